@@ -1,0 +1,472 @@
+"""Facts about the user as JSON, with full history: folds over the journal, nothing else is stored."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Protocol
+
+from memory_integrations.errors import FactError
+from memory_integrations.journal import Event, Journal, ScopeJournal
+from memory_integrations.messages import as_unicode, as_utc
+from memory_integrations.scopes import MemoryScope
+from memory_integrations.tokens import TokenCounter, check_budget
+
+Json = str | int | float | bool | None | list[Any] | dict[str, Any]
+
+_CHANGES = frozenset(("set", "delete"))
+_MISSING: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class FactVersion:
+    """One value that a fact had.
+
+    Args:
+        value: The value, as JSON.
+        since: When it was set, in UTC.
+        until: When it was replaced or deleted; None while it holds.
+        source: Who set it: "user", "rule", "llm", "import", ...
+        confidence: How sure the source was, in [0, 1].
+        message_id: The message it was learnt from, or None.
+    """
+
+    value: Any
+    since: datetime
+    until: datetime | None = None
+    source: str = "user"
+    confidence: float = 1.0
+    message_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A fact with every value that it had.
+
+    Args:
+        key: Its name.
+        current: Its value now; None when it was deleted.
+        history: Its versions, oldest first; the last one has no ``until`` while it holds.
+    """
+
+    key: str
+    current: Any
+    history: list[FactVersion]
+
+
+@dataclass(slots=True)
+class FactLog:
+    """The fold over one scope's events; pure but for being filled."""
+
+    events: dict[int, Event] = field(default_factory=dict)
+    by_key: dict[str, list[Event]] = field(default_factory=dict)
+    undone: set[int] = field(default_factory=set)
+    current: dict[str, Any] = field(default_factory=dict)
+    """Values that hold; ``_MISSING`` for a key that was deleted."""
+
+    def add(self, event: Event) -> str | None:
+        """Take in the next event; returns the key that it changed, None for an event that is not about facts."""
+        self.events[event.number] = event
+        if event.kind == "undo":
+            undone = self.events[event.data["of"]]
+            self.undone.add(undone.number)
+            key: str = undone.data["key"]
+            last = next((e for e in reversed(self.by_key[key]) if e.number not in self.undone), None)
+            if last is None:
+                self.current.pop(key, None)
+            else:
+                self._hold(key, last)
+            return key
+        if event.kind not in _CHANGES:
+            return None
+        key = event.data["key"]
+        self.by_key.setdefault(key, []).append(event)
+        self._hold(key, event)
+        return key
+
+    def _hold(self, key: str, event: Event) -> None:
+        self.current[key] = event.data["value"] if event.kind == "set" else _MISSING
+
+    def last(self) -> Event | None:
+        """The latest event that set or deleted something and was not undone."""
+        events = reversed(self.events.values())
+        return next((e for e in events if e.kind in _CHANGES and e.number not in self.undone), None)
+
+    def versions(self, key: str) -> list[FactVersion]:
+        """Every value that a key had, oldest first."""
+        versions: list[FactVersion] = []
+        for event in self.by_key.get(key, ()):
+            if event.number in self.undone:
+                continue
+            if versions and versions[-1].until is None:
+                versions[-1] = replace(versions[-1], until=event.at)
+            if event.kind == "set":
+                data = event.data
+                versions.append(
+                    FactVersion(
+                        copy.deepcopy(data["value"]),
+                        event.at,
+                        None,
+                        data.get("source", "user"),
+                        data.get("confidence", 1.0),
+                        data.get("message_id"),
+                    )
+                )
+        return versions
+
+
+class FactShelf:
+    """One scope's facts, open once and shared by every memory that reads them."""
+
+    def __init__(self, journal: Journal, scope: MemoryScope) -> None:
+        self.scope = scope
+        self.log = FactLog()
+        self.readers: list[Callable[[str | None], None]] = []
+        self.journal: ScopeJournal = journal.open(scope, self._on_event, self._on_reset)
+
+    def _on_event(self, event: Event) -> None:
+        key = self.log.add(event)
+        if key is not None:
+            for reader in self.readers:
+                reader(key)
+
+    def _on_reset(self) -> None:
+        self.log = FactLog()
+        for reader in self.readers:
+            reader(None)
+
+
+class ShelfSource(Protocol):
+    """Gives the one open shelf of a scope."""
+
+    def __call__(self, scope: MemoryScope) -> FactShelf:
+        """The shelf of a scope."""
+
+
+class FeatureMemory:
+    """Facts about a scope's owner; what the owner does not have is read from the global scope.
+
+    Args:
+        shelf: Gives the shelf of a scope; :func:`open_shelves` makes one from a journal.
+        scope: Whose facts.
+        counter: Counts tokens for :meth:`to_prompt`.
+
+    Reading sees this process's fold; :meth:`refresh` and :meth:`to_prompt` first read what other processes wrote.
+    """
+
+    def __init__(self, shelf: ShelfSource, scope: MemoryScope, counter: TokenCounter | None = None) -> None:
+        self.scope = scope.owner
+        self.counter = counter or TokenCounter()
+        self._shelves = [shelf(s) for s in scope.lineage]  # nearest first
+        self._own = self._shelves[0]
+        self._lock = threading.Lock()
+        # Values that cannot be changed in place are read straight from here; lists and objects are copied on
+        # their way out, so that a caller who changes what it was given changes no fact.
+        self._scalars: dict[str, Any] = {}
+        self._containers: dict[str, Any] = {}
+        self._rendered: dict[tuple[bool, int | None], tuple[str, list[str]]] = {}
+        for s in self._shelves:
+            s.readers.append(self._on_change)
+        self._on_change(None)
+
+    # Reading
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a fact, or the default. Lists and objects are copies.
+
+        Raises:
+            FactError: The key is no string.
+        """
+        try:
+            return self._scalars[key]
+        except (KeyError, TypeError):
+            return self._get_other(key, default)
+
+    def get_with_history(self, key: str) -> Fact | None:
+        """A fact with every value that it had; None when the key was never set.
+
+        The history is the nearest scope's that knows the key.
+        """
+        _check_key(key)
+        for shelf in self._shelves:
+            if shelf.log.by_key.get(key):
+                versions = shelf.log.versions(key)
+                if versions:
+                    return Fact(key, self.get(key), versions)
+        return None
+
+    def as_of(self, moment: datetime) -> dict[str, Any]:
+        """The facts that held at a moment, by key.
+
+        Raises:
+            MessageError: The moment has no time zone.
+        """
+        moment = as_utc(moment)
+        facts: dict[str, Any] = {}
+        for shelf in reversed(self._shelves):
+            log = FactLog()
+            for event in shelf.log.events.values():
+                if event.at <= moment:
+                    log.add(event)
+            _inherit(facts, log.current)
+        return copy.deepcopy(facts)
+
+    def keys(self) -> list[str]:
+        """The keys that have a value, in the order in which they were first learnt; global ones first."""
+        return list(self.all())
+
+    def all(self) -> dict[str, Any]:
+        """Every fact, by key, in the order of :meth:`keys`; a copy."""
+        facts: dict[str, Any] = {}
+        for shelf in reversed(self._shelves):
+            _inherit(facts, shelf.log.current)
+        return copy.deepcopy(facts)
+
+    def to_prompt(self, include_history: bool = False, max_tokens: int | None = None) -> str:
+        """The facts as JSON for a prompt, one a line; ``{}`` when there are none.
+
+        ``<``, ``>`` and ``&`` are escaped, so that no value can close a delimiter around it. The text is the
+        same, byte for byte, while no fact changes.
+
+        Args:
+            include_history: Give ``{"current": ..., "history": [...]}`` for a fact that had other values before.
+            max_tokens: The budget in tokens; the facts that were learnt longest ago are left out first. None
+                means no limit.
+
+        Raises:
+            BudgetError: The budget is negative or not an integer.
+        """
+        return self.render(include_history, max_tokens)[0]
+
+    def render(self, include_history: bool = False, max_tokens: int | None = None) -> tuple[str, list[str]]:
+        """What :meth:`to_prompt` gives, and the keys that it left out."""
+        check_budget(max_tokens)
+        self.refresh()
+        rendered = self._rendered.get((include_history, max_tokens))
+        if rendered is None:
+            rendered = self._rendered[include_history, max_tokens] = self._render(include_history, max_tokens)
+        return rendered[0], list(rendered[1])
+
+    def export(self) -> dict[str, Any]:
+        """Everything known of the scope's own facts, as JSON: current values and every version."""
+        self.refresh()
+        log = self._own.log
+        return {
+            "scope": str(self.scope),
+            "facts": {
+                key: {
+                    "current": None if log.current.get(key, _MISSING) is _MISSING else self.get(key),
+                    "history": [_version_as_json(version) for version in log.versions(key)],
+                }
+                for key in log.by_key
+                if log.versions(key)
+            },
+        }
+
+    def refresh(self) -> None:
+        """Read what other processes wrote since."""
+        for shelf in self._shelves:
+            shelf.journal.refresh()
+
+    def __len__(self) -> int:
+        return len(self._scalars) + len(self._containers)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._scalars or key in self._containers
+
+    # Writing
+
+    def set(
+        self,
+        key: str,
+        value: Json,
+        source: str = "user",
+        confidence: float = 1.0,
+        message_id: str | None = None,
+    ) -> None:
+        """Set a fact. The value before it goes to the history. On return it survives the process.
+
+        Args:
+            key: The fact's name.
+            value: Anything that JSON can say.
+            source: Who says so.
+            confidence: How sure the source is, in [0, 1].
+            message_id: The message it was learnt from.
+
+        Raises:
+            FactError: The key is no text, the value is not JSON, the confidence is out of range.
+            StoreError: It could not be written; nothing changed.
+        """
+        _check_key(key)
+        if not 0 <= confidence <= 1:
+            raise FactError(f"confidence={confidence!r}: expected a number from 0 to 1.")
+        data: dict[str, Any] = {"key": key, "value": _as_json(key, value), "source": source}
+        if confidence != 1:
+            data["confidence"] = confidence
+        if message_id is not None:
+            data["message_id"] = message_id
+        self._own.journal.append("set", data)
+
+    def delete(self, key: str) -> bool:
+        """Delete a fact: from now on it has no value, also where the global scope has one. Its history stays.
+
+        Returns:
+            False when there is no such fact.
+
+        Raises:
+            StoreError: It could not be written; nothing changed.
+        """
+        _check_key(key)
+        if key not in self:
+            return False
+        self._own.journal.append("delete", {"key": key})
+        return True
+
+    def undo(self) -> str | None:
+        """Take the latest change back; called again, the one before it.
+
+        Returns:
+            The key of the fact that changed; None when there is nothing to undo.
+        """
+        self._own.journal.refresh()
+        last = self._own.log.last()
+        if last is None:
+            return None
+        self._own.journal.append("undo", {"of": last.number})
+        key: str = last.data["key"]
+        return key
+
+    def erase(self) -> int:
+        """Remove every fact of the scope with its history, physically; returns how many events there were."""
+        return self._own.journal.erase()
+
+    # Inside
+
+    def _get_other(self, key: str, default: Any) -> Any:
+        _check_key(key)
+        value = self._containers.get(key, _MISSING)
+        return default if value is _MISSING else copy.deepcopy(value)
+
+    def _on_change(self, key: str | None) -> None:
+        with self._lock:
+            self._rendered = {}
+            if key is None:
+                facts: dict[str, Any] = {}
+                for shelf in reversed(self._shelves):
+                    _inherit(facts, shelf.log.current)
+                scalars = {k: v for k, v in facts.items() if not isinstance(v, list | dict)}
+                self._containers = {k: v for k, v in facts.items() if isinstance(v, list | dict)}
+                self._scalars = scalars
+                return
+            value = next((s.log.current[key] for s in self._shelves if key in s.log.current), _MISSING)
+            holder, other = self._scalars, self._containers
+            if isinstance(value, list | dict):
+                holder, other = other, holder
+            if value is not _MISSING:
+                holder[key] = value
+            else:
+                holder.pop(key, None)
+            other.pop(key, None)
+
+    def _render(self, include_history: bool, max_tokens: int | None) -> tuple[str, list[str]]:
+        lines = self._lines(include_history)
+        text = _as_object(lines.values())
+        dropped: list[str] = []
+        if max_tokens is not None:
+            for key in sorted(lines, key=self._last_change):
+                if self.counter.count(text) <= max_tokens:
+                    break
+                del lines[key]
+                dropped.append(key)
+                text = _as_object(lines.values())
+        return text, dropped
+
+    def _last_change(self, key: str) -> datetime:
+        return max(s.log.by_key[key][-1].at for s in self._shelves if s.log.by_key.get(key))
+
+    def _lines(self, include_history: bool) -> dict[str, str]:
+        lines = {}
+        for key, value in self.all().items():
+            shown = value
+            if include_history and (fact := self.get_with_history(key)) and len(fact.history) > 1:
+                shown = {
+                    "current": value,
+                    "history": [_version_as_json(version, brief=True) for version in fact.history[:-1]],
+                }
+            lines[key] = f"{_escaped(key)}: {_escaped(shown)}"
+        return lines
+
+
+def open_shelves(journal: Journal) -> ShelfSource:
+    """A source of shelves that opens each scope once."""
+    shelves: dict[MemoryScope, FactShelf] = {}
+    lock = threading.Lock()
+
+    def shelf(scope: MemoryScope) -> FactShelf:
+        with lock:
+            if scope not in shelves:
+                shelves[scope] = FactShelf(journal, scope)
+            return shelves[scope]
+
+    return shelf
+
+
+def _inherit(facts: dict[str, Any], nearer: Mapping[str, Any]) -> None:
+    """Lay a nearer scope's facts over the ones collected so far; what it deleted is gone."""
+    for key, value in nearer.items():
+        if value is _MISSING:
+            facts.pop(key, None)
+        else:
+            facts[key] = value
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str) or not key or key != as_unicode(key):
+        raise FactError(f"key={key!r}: expected a non-empty string, such as 'language'.")
+
+
+def _as_json(key: str, value: Json) -> Json:
+    """The value as JSON would give it back."""
+    if isinstance(value, str):
+        return as_unicode(value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FactError(
+            f"value of {key!r} is {type(value).__name__} {str(value)[:60]!r}, which is not JSON ({error}). "
+            "Expected text, a finite number, true, false, None, or lists and objects of these."
+        ) from error
+    decoded: Json = json.loads(text)
+    return decoded
+
+
+def _escaped(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _as_object(lines: Iterable[str]) -> str:
+    joined = ",\n".join(lines)
+    return f"{{\n{joined}\n}}" if joined else "{}"
+
+
+def _version_as_json(version: FactVersion, *, brief: bool = False) -> dict[str, Any]:
+    until = version.until
+    if brief:
+        return {"value": version.value, "until": until and until.date().isoformat()}
+    return {
+        "value": version.value,
+        "since": version.since.isoformat(),
+        "until": until and until.isoformat(),
+        "source": version.source,
+        "confidence": version.confidence,
+        "message_id": version.message_id,
+    }
+

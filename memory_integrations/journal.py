@@ -1,0 +1,360 @@
+"""The append-only journal of what was learnt and changed, one JSON object a line, one file a scope.
+
+Acknowledged events survive the death of the process (kill -9): an event is in the operating system's hands
+before ``append`` returns. Writers of several processes take turns by an advisory lock on the file, and each
+reads what the others wrote before it writes, so that all agree on one order.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from memory_integrations.errors import StoreCorruptedError, StoreUnavailableError
+from memory_integrations.messages import utc_now
+from memory_integrations.scopes import MemoryScope
+
+_log = logging.getLogger("memory_integrations")
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that was learnt or changed.
+
+    Args:
+        number: Its place in its scope's journal, from 1.
+        at: When, in UTC.
+        kind: What happened: "set", "delete", "undo".
+        data: What the kind needs, as JSON.
+    """
+
+    number: int
+    at: datetime
+    kind: str
+    data: Mapping[str, Any]
+
+
+class ScopeJournal(Protocol):
+    """The journal of one scope. Every implementation passes ``tests/journal_conformance.py``."""
+
+    def append(self, kind: str, data: Mapping[str, Any]) -> Event:
+        """Write an event; when this returns, the event survives the process.
+
+        Events that other processes wrote first are handed to the subscriber before it.
+        """
+
+    def refresh(self) -> None:
+        """Hand the events that others wrote to the subscriber."""
+
+    def erase(self) -> int:
+        """Remove every event of the scope, physically; returns how many there were."""
+
+
+class Journal(Protocol):
+    """Journals by scope."""
+
+    def open(self, scope: MemoryScope, on_event: Callable[[Event], None], on_reset: Callable[[], None]) -> ScopeJournal:
+        """The journal of a scope, having handed all its events to ``on_event``, oldest first.
+
+        Args:
+            scope: Whose journal.
+            on_event: Called once for every event, in order, also for those that this process appends.
+            on_reset: Called when the journal was erased: all that was handed over is void.
+        """
+
+    def close(self) -> None:
+        """Release what is open."""
+
+
+class JsonlJournal:
+    """Journals as JSON Lines files in a directory.
+
+    Args:
+        directory: Where the files are; made at the first write, for the owner only (0700).
+        clock: Gives the time of events, aware.
+    """
+
+    def __init__(self, directory: str | Path, clock: Callable[[], datetime] = utc_now) -> None:
+        self.directory = Path(directory)
+        self._clock = clock
+        self._opened: list[JsonlScopeJournal] = []
+
+    def open(
+        self, scope: MemoryScope, on_event: Callable[[Event], None], on_reset: Callable[[], None]
+    ) -> JsonlScopeJournal:
+        """The journal of a scope; see :class:`Journal`."""
+        journal = JsonlScopeJournal(self.path(scope), scope, on_event, on_reset, self._clock)
+        journal.refresh()
+        self._opened.append(journal)
+        return journal
+
+    def path(self, scope: MemoryScope) -> Path:
+        """The file of a scope, which need not exist."""
+        return self.directory / f"{scope.storage_key}.jsonl"
+
+    def scopes(self) -> list[MemoryScope]:
+        """The scopes that have a file, by name."""
+        found = []
+        for path in sorted(self.directory.glob("*.jsonl")) if self.directory.is_dir() else ():
+            with path.open("rb") as file:
+                header = _parse(file.readline(), path, 1)
+            found.append(MemoryScope.parse(header["scope"]))
+        return found
+
+    def close(self) -> None:
+        """Close every file."""
+        for journal in self._opened:
+            journal.close()
+        self._opened.clear()
+
+
+class JsonlScopeJournal:
+    """One file. The first line names the scope; every other is an event. See :class:`ScopeJournal`."""
+
+    def __init__(
+        self,
+        path: Path,
+        scope: MemoryScope,
+        on_event: Callable[[Event], None],
+        on_reset: Callable[[], None],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.path = path
+        self.scope = scope
+        self._on_event = on_event
+        self._on_reset = on_reset
+        self._clock = clock
+        self._mutex = threading.RLock()
+        self._fd: int | None = None
+        self._writable = False
+        self._inode: int | None = None
+        self._offset = 0  # bytes read, all of them whole lines
+        self._lines = 0
+        self._torn = False
+
+    def append(self, kind: str, data: Mapping[str, Any]) -> Event:
+        """Write an event; see :class:`ScopeJournal`.
+
+        Raises:
+            StoreUnavailableError: The file cannot be written: a read-only directory, a full disk.
+            StoreCorruptedError: A line that others wrote is no event.
+        """
+        with self._locked(write=True) as fd:
+            assert fd is not None
+            self._read_new(fd)
+            if self._torn:
+                self._set_torn_line_aside(fd)
+            if self._offset == 0:
+                self._write(fd, _encode({"scope": str(self.scope), "format": 1}))
+            event = Event(self._lines, self._clock(), kind, data)
+            self._write(fd, _encode({"n": event.number, "at": event.at.isoformat(), "kind": kind, **data}))
+            self._on_event(event)
+            return event
+
+    def refresh(self) -> None:
+        """Read what others wrote since; never changes the file.
+
+        Raises:
+            StoreUnavailableError: The file cannot be read.
+            StoreCorruptedError: A line is no event. What to do is in the message.
+        """
+        if self._is_unchanged():
+            return
+        with self._locked(write=False) as fd:
+            if fd is not None:
+                self._read_new(fd)
+
+    def erase(self) -> int:
+        """Remove the file and what was set aside from it; returns how many events there were."""
+        with self._mutex:
+            count = 0
+            if self.path.exists():
+                with self._locked(write=True) as fd:
+                    assert fd is not None
+                    count = max(_read_from(fd, 0).count(b"\n") - 1, 0)
+                    # Other processes may hold the file open: empty it before it loses its name.
+                    os.ftruncate(fd, 0)
+                    self.path.unlink()
+            for aside in self.path.parent.glob(f"{self.path.name}.*"):
+                aside.unlink()
+            self.close()
+            self._reset()
+        return count
+
+    def repair(self) -> int:
+        """Move the lines that are no events to ``<file>.aside``; returns how many there were."""
+        with self._mutex, self._locked(write=True) as fd:
+            assert fd is not None
+            good, bad = [], []
+            for number, line in enumerate(_read_from(fd, 0).splitlines(keepends=True), 1):
+                try:
+                    _parse(line, self.path, number)
+                except StoreCorruptedError:
+                    bad.append(line if line.endswith(b"\n") else line + b"\n")
+                else:
+                    good.append(line)
+            if bad:
+                with open(f"{self.path}.aside", "ab") as aside:
+                    aside.writelines(bad)
+                rewritten = self.path.with_suffix(".rewritten")
+                rewritten.write_bytes(b"".join(good))
+                rewritten.chmod(0o600)
+                os.replace(rewritten, self.path)
+        self.refresh()
+        return len(bad)
+
+    def close(self) -> None:
+        """Close the file; the next call opens it again and reads it from its beginning."""
+        with self._mutex:
+            if self._fd is not None:
+                os.close(self._fd)
+                self._fd = self._inode = None
+
+    # Inside
+
+    def _is_unchanged(self) -> bool:
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return self._inode is None
+        except OSError as error:
+            raise self._unavailable(error) from error
+        return status.st_ino == self._inode and status.st_size == self._offset
+
+    @contextmanager
+    def _locked(self, *, write: bool) -> Iterator[int | None]:
+        """The file's descriptor, under the lock; None when there is no file and nothing is to be written."""
+        with self._mutex:
+            try:
+                fd = self._acquire(write)
+                try:
+                    yield fd
+                finally:
+                    if fd is not None and fd == self._fd:
+                        fcntl.flock(fd, fcntl.LOCK_UN)
+            except OSError as error:
+                raise self._unavailable(error) from error
+
+    def _acquire(self, write: bool) -> int | None:
+        while True:
+            if self._fd is None or (write and not self._writable):
+                try:
+                    self._open(write)
+                except FileNotFoundError:
+                    if write:
+                        raise
+                    self._reset()
+                    return None
+            assert self._fd is not None
+            fcntl.flock(self._fd, fcntl.LOCK_EX if write else fcntl.LOCK_SH)
+            try:
+                if os.stat(self.path).st_ino == self._inode:
+                    return self._fd
+            except FileNotFoundError:
+                pass
+            # Erased or rewritten by somebody else while this one waited for the lock.
+            self.close()
+
+    def _open(self, write: bool) -> None:
+        if write:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        flags = (os.O_RDWR | os.O_CREAT | os.O_APPEND) if write else os.O_RDONLY
+        fd = os.open(self.path, flags | os.O_CLOEXEC, 0o600)
+        inode = os.fstat(fd).st_ino
+        if inode != self._inode:
+            self._reset()
+        # Only now, since a file that is held open keeps its inode number from being given to another.
+        self.close()
+        self._fd, self._writable, self._inode = fd, write, inode
+
+    def _reset(self) -> None:
+        if self._offset:
+            self._on_reset()
+        self._offset = self._lines = 0
+        self._torn = False
+
+    def _read_new(self, fd: int) -> None:
+        size = os.fstat(fd).st_size
+        if size < self._offset:
+            self._reset()
+        if size == self._offset:
+            return
+        *lines, rest = _read_from(fd, self._offset).split(b"\n")
+        for line in lines:
+            fields = _parse(line, self.path, self._lines + 1)
+            if self._lines:
+                self._on_event(_event(self._lines, fields, self.path))
+            self._offset += len(line) + 1
+            self._lines += 1
+        if rest and not self._torn:
+            _log.warning("%s ends in %d bytes of an event that was never acknowledged", self.path, len(rest))
+        self._torn = bool(rest)
+
+    def _set_torn_line_aside(self, fd: int) -> None:
+        """A writer died in the middle of a line: keep what it wrote beside the journal and go on after the last whole line."""
+        with open(f"{self.path}.torn", "ab") as aside:
+            aside.write(_read_from(fd, self._offset) + b"\n")
+        os.ftruncate(fd, self._offset)
+        self._torn = False
+
+    def _write(self, fd: int, line: str) -> None:
+        data = line.encode() + b"\n"
+        try:
+            written = os.write(fd, data)
+        except OSError:
+            os.ftruncate(fd, self._offset)
+            raise
+        if written < len(data):
+            os.ftruncate(fd, self._offset)
+            raise OSError(f"{written} of {len(data)} bytes were written")
+        self._offset += len(data)
+        self._lines += 1
+
+    def _unavailable(self, error: OSError) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"The journal {self.path} cannot be read or written ({error}). Expected a directory that this user may "
+            "write, with space left. Nothing was changed; make it writable or pass another data_dir."
+        )
+
+
+def _read_from(fd: int, offset: int) -> bytes:
+    parts = []
+    while part := os.pread(fd, 1 << 20, offset):
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+        if isinstance(fields, dict) and ("kind" in fields if number > 1 else "scope" in fields):
+            return fields
+    except ValueError:
+        pass
+    raise StoreCorruptedError(
+        f"Line {number} of {path} is no journal event: {line[:60]!r}. Nothing was changed. "
+        "Restore the line from a backup, or run `memory-integrations facts repair`, which moves such lines "
+        "to a file beside it and keeps all others."
+    )
+
+
+def _event(number: int, fields: dict[str, Any], path: Path) -> Event:
+    try:
+        at = datetime.fromisoformat(fields.pop("at")).astimezone(UTC)
+        kind = fields.pop("kind")
+    except (KeyError, ValueError, TypeError) as error:
+        raise StoreCorruptedError(f"Line {number + 1} of {path} has no usable time or kind: {error!r}.") from error
+    fields.pop("n", None)
+    return Event(number, at, kind, fields)

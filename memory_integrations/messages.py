@@ -1,0 +1,118 @@
+"""The neutral message that both framework faces convert to and from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from memory_integrations.errors import MessageError
+
+Content = str | Sequence[Mapping[str, Any]]
+"""Plain text, or a list of content blocks such as ``{"type": "text", "text": "..."}``."""
+
+_ALIASES = {"human": "user", "ai": "assistant", "chatbot": "assistant", "model": "assistant"}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a tool that an assistant's message asks for."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation.
+
+    Args:
+        role: "user", "assistant", "system", "tool", or any other role; "human" and "ai" are read as the first two.
+        content: Text, or a list of content blocks.
+        name: Who speaks, where the role does not say it.
+        id: Given on arrival in a memory where it is None, and kept for good.
+        session_id: The session it was said in; given on arrival.
+        created_at: When it was said, with its time zone; kept as UTC. Given on arrival.
+        metadata: Anything else; kept untouched.
+        tool_calls: The calls that an assistant's message asks for.
+        tool_call_id: For a tool's result, the call that it answers.
+
+    Raises:
+        MessageError: The role is empty, the content is neither text nor blocks, or the time has no zone.
+    """
+
+    role: str
+    content: Content
+    name: str | None = None
+    id: str | None = None
+    session_id: str | None = None
+    created_at: datetime | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+    def __post_init__(self) -> None:
+        role, content, moment = self.role, self.content, self.created_at
+        if not isinstance(role, str) or not role:
+            raise MessageError(f"role={role!r}: expected text such as 'user', 'assistant', 'system' or 'tool'.")
+        if role in _ALIASES:
+            object.__setattr__(self, "role", _ALIASES[role])
+        if isinstance(content, str):
+            if not content.isascii():
+                object.__setattr__(self, "content", as_unicode(content))
+        elif not isinstance(content, list | tuple):
+            raise MessageError(f"content is {type(content).__name__}: expected text or a list of content blocks.")
+        if moment is not None and moment.tzinfo is not UTC:
+            object.__setattr__(self, "created_at", as_utc(moment))
+
+    @property
+    def text(self) -> str:
+        """The content as plain text: the text blocks joined by new lines, media left out."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(str(block["text"]) for block in self.content if block.get("text"))
+
+    @property
+    def speaker(self) -> str:
+        """The name where there is one, else the role."""
+        return self.name or self.role
+
+
+def as_unicode(text: str) -> str:
+    """The text with surrogate pairs joined and lone surrogates replaced by U+FFFD, so that it can be stored."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def as_utc(moment: datetime) -> datetime:
+    """The moment in UTC.
+
+    Raises:
+        MessageError: It is not a datetime with a time zone.
+    """
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise MessageError(
+            f"time {moment!r}: expected a datetime with a time zone, such as datetime.now(timezone.utc)."
+        )
+    return moment.astimezone(UTC)
+
+
+def utc_now() -> datetime:
+    """The default clock of every memory; each takes another as ``clock=``."""
+    return datetime.now(UTC)
+
+
+def transcript(messages: Sequence[Message]) -> str:
+    """The messages as lines ``speaker: text``, tool calls and results included."""
+    return "\n".join(transcript_line(message) for message in messages)
+
+
+def transcript_line(message: Message) -> str:
+    """One message as ``speaker: text``; an assistant's tool calls follow its text."""
+    calls = "".join(f" [calls {call.name}({dict(call.arguments)})]" for call in message.tool_calls)
+    return f"{message.speaker}: {message.text}{calls}"

@@ -1,0 +1,307 @@
+"""What short-term memory keeps and what a model sees of it: pure functions, no clock and no I/O.
+
+Retention is the usual exponential forgetting curve, ``0.5 ** (age / half_life)``, lifted by use:
+``1 + access_boost * ln(1 + accesses)``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from memory_integrations.errors import PolicyError
+from memory_integrations.messages import Message
+
+
+@dataclass(frozen=True, slots=True)
+class ShortTermPolicy:
+    """How much of a conversation stays in short-term memory, and for how long.
+
+    Args:
+        max_tokens: Above this many tokens entries are evicted (an evicted exchange is still in long-term memory).
+        target_tokens: Down to this many; None means down to ``max_tokens``, that is, no more than needed.
+        max_entries: The same limit in entries; None means no limit.
+        min_entries: So many of the latest entries are never evicted, managed away or compressed.
+        max_age: Expiry, hard: an older entry is no longer shown; None means never.
+        decay_half_life: Decay, soft: after this long an entry's retention is half. With it the entry of lowest
+            retention is evicted first; without it the oldest.
+        access_boost: How much an entry's use lifts its retention.
+        min_retention: Managing deletes entries whose retention, in (0, 1], fell below this; needs a half-life.
+        compression_threshold: Managing compresses an entry of more tokens; None means never.
+        manage_every_n_turns: Manage after so many turns added; None means only when asked.
+        reserved_tokens: Tokens of a context that are spoken for by the system prompt, tools and the answer.
+
+    Raises:
+        PolicyError: A figure is out of range, or two contradict each other.
+    """
+
+    max_tokens: int = 4000
+    target_tokens: int | None = None
+    max_entries: int | None = None
+    min_entries: int = 2
+    max_age: timedelta | None = None
+    decay_half_life: timedelta | None = None
+    access_boost: float = 0.5
+    min_retention: float = 0.05
+    compression_threshold: int | None = 300
+    manage_every_n_turns: int | None = None
+    reserved_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(1, max_tokens=self.max_tokens)
+        _at_least(0, min_entries=self.min_entries, reserved_tokens=self.reserved_tokens)
+        _at_least(
+            1,
+            target_tokens=self.target_tokens,
+            max_entries=self.max_entries,
+            compression_threshold=self.compression_threshold,
+            manage_every_n_turns=self.manage_every_n_turns,
+        )
+        for name, span in (("max_age", self.max_age), ("decay_half_life", self.decay_half_life)):
+            if span is not None and (not isinstance(span, timedelta) or span <= timedelta(0)):
+                raise PolicyError(f"{name}={span!r}: expected a positive timedelta, or None for never.")
+        if self.target_tokens is not None and self.target_tokens > self.max_tokens:
+            raise PolicyError(
+                f"target_tokens={self.target_tokens} is over max_tokens={self.max_tokens}: eviction must end below it."
+            )
+        if self.max_entries is not None and self.min_entries > self.max_entries:
+            raise PolicyError(f"min_entries={self.min_entries} is over max_entries={self.max_entries}.")
+        if self.access_boost < 0 or not 0 <= self.min_retention <= 1:
+            raise PolicyError(
+                f"access_boost={self.access_boost}, min_retention={self.min_retention}: "
+                "expected 0 or more, and a share between 0 and 1."
+            )
+
+
+def _at_least(least: int, **figures: int | None) -> None:
+    for name, value in figures.items():
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise PolicyError(f"{name}={value!r}: expected a whole number, {least} or more.")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A message in short-term memory, with what the policy needs to know of it."""
+
+    id: str
+    message: Message
+    tokens: int
+    created_at: datetime
+    accesses: int = 0
+    pinned: bool = False
+    original: Message | None = None
+    """The message as it was said, where ``message`` is a compressed one."""
+
+    @property
+    def content(self) -> str:
+        """The text of the message."""
+        return self.message.text
+
+    @property
+    def role(self) -> str:
+        """The role of the message."""
+        return self.message.role
+
+    @property
+    def protected(self) -> bool:
+        """Whether it is pinned or a system message, and so never evicted, managed away or compressed."""
+        return self.pinned or self.message.role == "system"
+
+
+def retention(entry: Entry, now: datetime, policy: ShortTermPolicy) -> float:
+    """How well an entry is still remembered: 1 when new, towards 0 with age, lifted by use (capped at 1).
+
+    Without a half-life nothing is ever forgotten: 1.
+    """
+    if policy.decay_half_life is None:
+        return 1.0
+    age = max((now - entry.created_at) / policy.decay_half_life, 0.0)
+    return min(1.0, 0.5**age * (1 + policy.access_boost * math.log1p(entry.accesses)))
+
+
+def expired(entry: Entry, now: datetime, policy: ShortTermPolicy) -> bool:
+    """Whether an entry is past ``max_age``; a protected one never is."""
+    return policy.max_age is not None and not entry.protected and now - entry.created_at > policy.max_age
+
+
+def evictable(entries: Sequence[Entry], policy: ShortTermPolicy) -> list[Entry]:
+    """The entries that may go: all but the latest ``min_entries`` and the protected ones, oldest first."""
+    return [entry for entry in entries[: len(entries) - policy.min_entries] if not entry.protected]
+
+
+def choose_evictions(entries: Sequence[Entry], now: datetime, policy: ShortTermPolicy) -> list[str]:
+    """The ids to evict, in order, so that the entries come back under the policy's limits.
+
+    Expired entries go first, then by retention, the least first, and by age among equals. When only protected
+    entries are left, nothing more goes: the limits then stay exceeded.
+    """
+    tokens, count = sum(entry.tokens for entry in entries), len(entries)
+    over = tokens > policy.max_tokens or (policy.max_entries is not None and count > policy.max_entries)
+    target = policy.max_tokens if policy.target_tokens is None else policy.target_tokens
+    candidates = evictable(entries, policy)
+    going = [entry for entry in candidates if expired(entry, now, policy)]
+    tokens -= sum(entry.tokens for entry in going)
+    count -= len(going)
+    if over:
+        gone = {entry.id for entry in going}
+        staying = [entry for entry in candidates if entry.id not in gone]
+        if policy.decay_half_life is not None:
+            staying.sort(key=lambda entry: (retention(entry, now, policy), entry.created_at))
+        for entry in staying:
+            if tokens <= target and (policy.max_entries is None or count <= policy.max_entries):
+                break
+            going.append(entry)
+            tokens -= entry.tokens
+            count -= 1
+    return [entry.id for entry in going]
+
+
+DropReason = Literal["budget", "expired", "unanswered tool call", "tool result without its call", "no user before it"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a model is shown of some entries, and why not the rest."""
+
+    messages: tuple[Message, ...]
+    tokens: int
+    reasons: Mapping[str, DropReason]
+    """Why an entry was left out, by id, where it was not for the budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """A tool call and its results: shown together, the results directly after the call, or not at all.
+
+    Read like the :class:`Entry` of a plain message, which needs no wrapping.
+    """
+
+    message: Message
+    results: tuple[Entry, ...]
+    tokens: int
+    protected: bool
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return (self.message.id or "", *(result.id for result in self.results))
+
+
+def select_view(entries: Sequence[Entry], max_tokens: int, now: datetime, policy: ShortTermPolicy) -> Selection:
+    """Choose what a model sees: system and pinned entries, the latest user message, then the newest that fit.
+
+    A tool call stays with its results, which stand directly after it; the first message that is not a system
+    one is a user's. The latest user message is there even where it alone is over the budget.
+
+    Args:
+        entries: The whole memory, oldest first.
+        max_tokens: The budget, in tokens of the entries' contents.
+        now: For expiry.
+        policy: Gives ``max_age``.
+    """
+    reasons: dict[str, DropReason] = {}
+    if policy.max_age is not None:
+        entries = _unexpired(entries, now, policy, reasons)
+    units = _units(entries, reasons)
+    chosen = _required(units)
+    left = max_tokens - sum(units[i].tokens for i in chosen)
+    # The newest first and no gaps: a conversation with holes misleads more than a shorter one.
+    for i in range(len(units) - 1, -1, -1):
+        if i in chosen:
+            continue
+        left -= units[i].tokens
+        if left < 0:
+            break
+        chosen.add(i)
+    shown = [units[i] for i in sorted(chosen)]
+    first = next((i for i, unit in enumerate(shown) if unit.message.role == "user"), len(shown))
+    for unit in shown[:first]:
+        if unit.message.role != "system":
+            reasons.update(dict.fromkeys(_ids(unit), "no user before it"))
+    shown = [unit for i, unit in enumerate(shown) if i >= first or unit.message.role == "system"]
+    return Selection(
+        messages=tuple(message for unit in shown for message in _messages(unit)),
+        tokens=sum(unit.tokens for unit in shown),
+        reasons=reasons,
+    )
+
+
+def _unexpired(
+    entries: Sequence[Entry], now: datetime, policy: ShortTermPolicy, reasons: dict[str, DropReason]
+) -> Sequence[Entry]:
+    """The entries not past their age; the latest user message never is."""
+    latest = next((entry for entry in reversed(entries) if entry.message.role == "user"), None)
+    gone = {entry.id for entry in entries if entry is not latest and expired(entry, now, policy)}
+    reasons.update(dict.fromkeys(gone, "expired"))
+    return [entry for entry in entries if entry.id not in gone]
+
+
+def _required(units: Sequence[Entry | _Exchange]) -> set[int]:
+    """The places of what must be shown: protected units, each with the user message before it, and the latest one."""
+    latest = next((i for i in range(len(units) - 1, -1, -1) if units[i].message.role == "user"), None)
+    required = set() if latest is None else {latest}
+    for i, unit in enumerate(units):
+        if unit.protected:
+            required.add(i)
+            if unit.message.role != "system":
+                required.add(max((h for h in range(i + 1) if units[h].message.role == "user"), default=i))
+    return required
+
+
+def _units(entries: Sequence[Entry], reasons: dict[str, DropReason]) -> Sequence[Entry | _Exchange]:
+    """The entries with every tool call joined to its results, in the calls' order."""
+    if not any(entry.message.role == "tool" or entry.message.tool_calls for entry in entries):
+        return entries
+    grouped: list[tuple[Entry, dict[str, Entry]]] = []
+    open_calls: dict[str, dict[str, Entry]] = {}  # by call id, the results of the latest message that made it
+    for entry in entries:
+        message = entry.message
+        if message.role != "tool":
+            results: dict[str, Entry] = {}
+            grouped.append((entry, results))
+            open_calls.update((call.id, results) for call in message.tool_calls)
+            continue
+        call_id = message.tool_call_id or ""
+        if call_id in open_calls and call_id not in open_calls[call_id]:
+            open_calls[call_id][call_id] = entry
+        else:
+            reasons[entry.id] = "tool result without its call"
+    units: list[Entry | _Exchange] = []
+    for position, (entry, results) in enumerate(grouped):
+        if not entry.message.tool_calls:
+            units.append(entry)
+        # The last message's calls may still be under way: they wait for their results and are shown as they are.
+        elif exchange := _exchange(entry, results, waiting=position == len(grouped) - 1):
+            units.append(exchange)
+        else:
+            reasons[entry.id] = "unanswered tool call"
+    return units
+
+
+def _exchange(entry: Entry, results: Mapping[str, Entry], *, waiting: bool) -> _Exchange | None:
+    """A call with its results, without the calls that were never answered; None when nothing is left of it."""
+    message = entry.message
+    answered = tuple(call for call in message.tool_calls if call.id in results)
+    if not waiting and len(answered) < len(message.tool_calls):
+        if not answered and not message.text:
+            return None
+        message = replace(message, tool_calls=answered)
+    answers = tuple(results[call.id] for call in answered)
+    return _Exchange(
+        message=message,
+        results=answers,
+        tokens=entry.tokens + sum(answer.tokens for answer in answers),
+        protected=any(part.protected for part in (entry, *answers)),
+    )
+
+
+def _messages(unit: Entry | _Exchange) -> tuple[Message, ...]:
+    if isinstance(unit, Entry):
+        return (unit.message,)
+    return (unit.message, *(result.message for result in unit.results))
+
+
+def _ids(unit: Entry | _Exchange) -> tuple[str, ...]:
+    return (unit.id,) if isinstance(unit, Entry) else unit.ids

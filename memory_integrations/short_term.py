@@ -1,0 +1,390 @@
+"""The running conversation, in the process, under a policy."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal, overload
+
+from memory_integrations.errors import ManagementError, MessageError
+from memory_integrations.messages import Content, Message, as_unicode, transcript, utc_now
+from memory_integrations.policies import Entry, Selection, ShortTermPolicy, choose_evictions, expired, select_view
+from memory_integrations.tokens import TokenCounter, check_budget
+
+
+class BudgetWarning(UserWarning):
+    """A budget was too small for what must be shown, so it was exceeded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Something that a context left out."""
+
+    kind: Literal["message", "fact", "memory"]
+    id: str
+    """The message's id, or the fact's key."""
+    tokens: int
+    reason: str
+
+
+class View(Sequence[Message]):
+    """The messages that a model is shown, oldest first.
+
+    Attributes:
+        messages: The messages.
+        tokens: Tokens of their contents.
+    """
+
+    __slots__ = ("_entries", "_selection", "_text", "messages", "tokens")
+
+    def __init__(self, selection: Selection, entries: Sequence[Entry] = ()) -> None:
+        self.messages = selection.messages
+        self.tokens = selection.tokens
+        self._selection = selection
+        self._entries = entries
+        self._text: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The messages as lines ``speaker: text``."""
+        if self._text is None:
+            self._text = transcript(self.messages)
+        return self._text
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """The ids of the messages shown."""
+        return frozenset(message.id for message in self.messages if message.id)
+
+    @property
+    def dropped(self) -> list[Dropped]:
+        """The messages left out, oldest first, each with its reason."""
+        shown, reasons = self.ids, self._selection.reasons
+        return [
+            Dropped("message", entry.id, entry.tokens, reasons.get(entry.id, "budget"))
+            for entry in self._entries
+            if entry.id not in shown
+        ]
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Message, ...]: ...
+    def __getitem__(self, index: int | slice) -> Message | tuple[Message, ...]:
+        return self.messages[index]
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self.messages)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"View({len(self.messages)} messages, {self.tokens} tokens)"
+
+
+class ShortTermMemory:
+    """A conversation under a :class:`ShortTermPolicy`. Safe for threads; gone with the process.
+
+    Args:
+        policy: What is kept; the default keeps 4,000 tokens.
+        session_id: Given to messages that name no session.
+        counter: Counts tokens; exact for ``cl100k_base`` by default.
+        clock: Gives the time, aware; for tests.
+    """
+
+    def __init__(
+        self,
+        policy: ShortTermPolicy | None = None,
+        *,
+        session_id: str | None = None,
+        counter: TokenCounter | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.policy = policy or ShortTermPolicy()
+        self.session_id = session_id
+        self.counter = counter or TokenCounter()
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._tokens = 0
+        self._revision = 0
+        self._views: dict[int | None, tuple[datetime | None, View]] = {}
+
+    # Writing
+
+    def add(
+        self,
+        content: Content,
+        role: str = "user",
+        *,
+        name: str | None = None,
+        id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Add what somebody said, and evict what the policy no longer holds.
+
+        Args:
+            content: Text, or a list of content blocks.
+            role: "user", "assistant", "system" or "tool".
+            name: Who speaks, where the role does not say it.
+            id: The message's id; one is given where it is None. An id that is already here leaves one message.
+            metadata: Anything else.
+
+        Returns:
+            The message's id.
+
+        Raises:
+            MessageError: The content is empty or the role is no text.
+        """
+        if not content or (isinstance(content, str) and content.isspace()):
+            raise MessageError(f"content={content!r}: expected something said. Leave an empty message out.")
+        now = self._clock()
+        return self._admit(Message(role, content, name, id or new_id(), self.session_id, now, metadata or {}), now)
+
+    def add_message(self, message: Message) -> str:
+        """Add a message, whole and whatever its content; see :meth:`add`."""
+        now = self._clock()
+        return self._admit(arrived(message, self.session_id, now), now)
+
+    def extend(self, messages: Iterable[Message]) -> list[str]:
+        """Add messages in order; returns their ids."""
+        return [self.add_message(message) for message in messages]
+
+    def delete(self, entry_id: str) -> bool:
+        """Delete an entry; False when there is none of that id."""
+        with self._lock:
+            entry = self._entries.pop(entry_id, None)
+            if entry is None:
+                return False
+            self._tokens -= entry.tokens
+            self._changed()
+            return True
+
+    def compress_entry(self, entry_id: str, new_content: str) -> Entry:
+        """Show an entry by a shorter text; what was said stays with it as ``original``.
+
+        Returns:
+            The compressed entry.
+
+        Raises:
+            ManagementError: There is no such entry, the new content is empty, or it is not shorter in tokens.
+        """
+        with self._lock:
+            entry = self._entries.get(entry_id)
+            if entry is None:
+                raise ManagementError(f"entry {entry_id!r}: there is no such entry; it may have been evicted.")
+            message = replace(entry.message, content=as_unicode(new_content))
+            tokens = self._count(message)
+            if not new_content.strip() or tokens >= entry.tokens:
+                raise ManagementError(
+                    f"entry {entry_id!r}: its {entry.tokens} tokens were to be compressed to {tokens}: "
+                    "expected a shorter text that is not empty. The entry was left as it is."
+                )
+            return self._put(
+                replace(entry, message=message, tokens=tokens, original=entry.original or entry.message)
+            )
+
+    def pin(self, entry_id: str, pinned: bool = True) -> bool:
+        """Protect an entry from eviction and management, or no longer; False when there is none of that id."""
+        return self._replace(entry_id, pinned=pinned)
+
+    def touch(self, entry_id: str) -> bool:
+        """Note that an entry was used, which lifts its retention; False when there is none of that id."""
+        with self._lock:
+            entry = self._entries.get(entry_id)
+            return entry is not None and self._replace(entry_id, accesses=entry.accesses + 1)
+
+    def clear(self) -> int:
+        """Forget everything; returns how many entries there were."""
+        with self._lock:
+            count = len(self._entries)
+            self._entries.clear()
+            self._tokens = 0
+            self._changed()
+            return count
+
+    def restore(self, entries: Iterable[Entry]) -> None:
+        """Make these the entries, in this order: the way back from a change."""
+        with self._lock:
+            self._entries = OrderedDict((entry.id, entry) for entry in entries)
+            self._tokens = sum(entry.tokens for entry in self._entries.values())
+            self._changed()
+
+    # Reading
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The entries, oldest first; a snapshot."""
+        with self._lock:
+            return list(self._entries.values())
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of all contents."""
+        return self._tokens
+
+    @property
+    def revision(self) -> int:
+        """A number that grows with every change."""
+        return self._revision
+
+    def get(self, entry_id: str) -> Entry | None:
+        """The entry of an id, or None."""
+        return self._entries.get(entry_id)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get_context(self, max_tokens: int | None = None) -> View:
+        """What a model should see of the conversation, within a budget.
+
+        System and pinned entries, the latest user message, then the newest that fit. A tool call stays with its
+        results, and the first message that is not a system one is a user's. The same view object comes back
+        while nothing changed.
+
+        Args:
+            max_tokens: The budget in tokens; None means the policy's ``max_tokens`` less ``reserved_tokens``.
+
+        Raises:
+            BudgetError: The budget is negative or not an integer.
+
+        Warns:
+            BudgetWarning: What must be shown is over the budget.
+        """
+        cached = self._views.get(max_tokens)
+        if cached is not None and (cached[0] is None or self._clock() <= cached[0]):
+            return cached[1]
+        budget = check_budget(max_tokens)
+        if budget is None:
+            budget = max(self.policy.max_tokens - self.policy.reserved_tokens, 0)
+        with self._lock:
+            entries, now, revision = list(self._entries.values()), self._clock(), self._revision
+        selection = select_view(entries, budget, now, self.policy)
+        if selection.tokens > budget:
+            warnings.warn(
+                f"The latest user message and the protected ones take {selection.tokens} tokens, over the budget of "
+                f"{budget}; they are shown all the same.",
+                BudgetWarning,
+                stacklevel=2,
+            )
+        view = View(selection, entries)
+        with self._lock:
+            if revision == self._revision:
+                self._views[max_tokens] = (self._valid_until(entries, now), view)
+        return view
+
+    # Inside
+
+    def _admit(self, message: Message, now: datetime) -> str:
+        assert message.id is not None and message.created_at is not None  # given on arrival
+        entry = Entry(message.id, message, self._count(message), message.created_at)
+        with self._lock:
+            known = self._entries.get(entry.id)
+            if known is not None:
+                if known.message == message or known.original == message:
+                    return entry.id
+                entry = replace(entry, accesses=known.accesses, pinned=known.pinned)
+                self._tokens -= known.tokens
+            self._entries[entry.id] = entry
+            self._tokens += entry.tokens
+            self._evict(now)
+            self._changed()
+        return entry.id
+
+    def _count(self, message: Message) -> int:
+        tokens = self.counter.count_content(message.content)
+        for call in message.tool_calls:
+            tokens += self.counter.count(call.name) + self.counter.count(json.dumps(dict(call.arguments), default=str))
+        return tokens
+
+    def _put(self, entry: Entry) -> Entry:
+        """Put an entry in the place of the one with its id."""
+        self._tokens += entry.tokens - self._entries[entry.id].tokens
+        self._entries[entry.id] = entry
+        self._changed()
+        return entry
+
+    def _replace(self, entry_id: str, **changes: Any) -> bool:
+        with self._lock:
+            entry = self._entries.get(entry_id)
+            if entry is not None:
+                self._put(replace(entry, **changes))
+            return entry is not None
+
+    def _changed(self) -> None:
+        self._revision += 1
+        if self._views:
+            self._views = {}
+
+    def _evict(self, now: datetime) -> None:
+        policy, entries = self.policy, self._entries
+        over = self._tokens > policy.max_tokens or (
+            policy.max_entries is not None and len(entries) > policy.max_entries
+        )
+        oldest = next(iter(entries.values()))
+        if not over and not expired(oldest, now, policy):
+            return
+        # The usual case, the oldest of a plain conversation must go, without looking at all the others.
+        while over and policy.decay_half_life is None and len(entries) > policy.min_entries:
+            oldest = next(iter(entries.values()))
+            if oldest.protected:
+                break
+            del entries[oldest.id]
+            self._tokens -= oldest.tokens
+            target = policy.max_tokens if policy.target_tokens is None else policy.target_tokens
+            over = self._tokens > target or (policy.max_entries is not None and len(entries) > policy.max_entries)
+        if over or policy.max_age is not None:
+            for entry_id in choose_evictions(list(entries.values()), now, policy):
+                self._tokens -= entries.pop(entry_id).tokens
+
+    def _valid_until(self, entries: Sequence[Entry], now: datetime) -> datetime | None:
+        """When the next entry expires."""
+        if self.policy.max_age is None:
+            return None
+        ages = [entry.created_at + self.policy.max_age for entry in entries if not entry.protected]
+        return min((moment for moment in ages if moment >= now), default=now + timedelta(days=36500))
+
+
+def arrived(message: Message, session_id: str | None, now: datetime) -> Message:
+    """The message with an id, a session and a time, where it has none yet."""
+    if message.id and message.created_at and (message.session_id or session_id is None):
+        return message
+    return Message(
+        message.role,
+        message.content,
+        message.name,
+        message.id or new_id(),
+        message.session_id or session_id,
+        message.created_at or now,
+        message.metadata,
+        message.tool_calls,
+        message.tool_call_id,
+    )
+
+
+_prefix = os.urandom(10).hex()
+_numbers = itertools.count()
+
+
+def new_id() -> str:
+    """A message id: 80 random bits a process and a number, which is a third of the cost of a UUID."""
+    return f"m-{_prefix}-{next(_numbers)}"
+
+
+def _renew_prefix() -> None:
+    global _prefix
+    _prefix = os.urandom(10).hex()
+
+
+os.register_at_fork(after_in_child=_renew_prefix)
