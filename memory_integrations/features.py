@@ -93,8 +93,12 @@ class FactLog:
 
     def last(self) -> Event | None:
         """The latest event that set or deleted something and was not undone."""
-        events = reversed(self.events.values())
-        return next((e for e in events if e.kind in _CHANGES and e.number not in self.undone), None)
+        return next((event for number in reversed(self.events) if (event := self.change(number))), None)
+
+    def change(self, number: int) -> Event | None:
+        """The event of a number, where it set or deleted something and was not undone."""
+        event = self.events.get(number)
+        return event if event and event.kind in _CHANGES and number not in self.undone else None
 
     def versions(self, key: str) -> list[FactVersion]:
         """Every value that a key had, oldest first."""
@@ -287,7 +291,7 @@ class FeatureMemory:
         source: str = "user",
         confidence: float = 1.0,
         message_id: str | None = None,
-    ) -> None:
+    ) -> int:
         """Set a fact. The value before it goes to the history. On return it survives the process.
 
         Args:
@@ -296,6 +300,9 @@ class FeatureMemory:
             source: Who says so.
             confidence: How sure the source is, in [0, 1].
             message_id: The message it was learnt from.
+
+        Returns:
+            The number of the change, which :meth:`undo` takes.
 
         Raises:
             FactError: The key is no text, the value is not JSON, the confidence is out of range.
@@ -309,7 +316,7 @@ class FeatureMemory:
             data["confidence"] = confidence
         if message_id is not None:
             data["message_id"] = message_id
-        self._own.journal.append("set", data)
+        return self._own.journal.append("set", data).number
 
     def delete(self, key: str) -> bool:
         """Delete a fact: from now on it has no value, also where the global scope has one. Its history stays.
@@ -326,18 +333,18 @@ class FeatureMemory:
         self._own.journal.append("delete", {"key": key})
         return True
 
-    def undo(self) -> str | None:
-        """Take the latest change back; called again, the one before it.
+    def undo(self, change: int | None = None) -> str | None:
+        """Take a change back: the latest, and called again the one before it; or the one of a number.
 
         Returns:
             The key of the fact that changed; None when there is nothing to undo.
         """
         self._own.journal.refresh()
-        last = self._own.log.last()
-        if last is None:
+        event = self._own.log.last() if change is None else self._own.log.change(change)
+        if event is None:
             return None
-        self._own.journal.append("undo", {"of": last.number})
-        key: str = last.data["key"]
+        self._own.journal.append("undo", {"of": event.number})
+        key: str = event.data["key"]
         return key
 
     def erase(self) -> int:
@@ -469,4 +476,3 @@ def _version_as_json(version: FactVersion, *, brief: bool = False) -> dict[str, 
         "confidence": version.confidence,
         "message_id": version.message_id,
     }
-

@@ -302,7 +302,7 @@ class JsonlScopeJournal:
         self._torn = bool(rest)
 
     def _set_torn_line_aside(self, fd: int) -> None:
-        """A writer died in the middle of a line: keep what it wrote beside the journal and go on after the last whole line."""
+        """Keep what a writer wrote before it died beside the journal, and go on after the last whole line."""
         with open(f"{self.path}.torn", "ab") as aside:
             aside.write(_read_from(fd, self._offset) + b"\n")
         os.ftruncate(fd, self._offset)

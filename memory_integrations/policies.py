@@ -119,7 +119,7 @@ def retention(entry: Entry, now: datetime, policy: ShortTermPolicy) -> float:
     if policy.decay_half_life is None:
         return 1.0
     age = max((now - entry.created_at) / policy.decay_half_life, 0.0)
-    return min(1.0, 0.5**age * (1 + policy.access_boost * math.log1p(entry.accesses)))
+    return min(1.0, math.pow(0.5, age) * (1 + policy.access_boost * math.log1p(entry.accesses)))
 
 
 def expired(entry: Entry, now: datetime, policy: ShortTermPolicy) -> bool:

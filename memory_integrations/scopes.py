@@ -41,7 +41,9 @@ class MemoryScope:
             if value is None:
                 continue
             if not isinstance(value, str) or not value:
-                raise ScopeError(f"{name}={value!r}: expected a non-empty string. Pass the id as text, or leave it out.")
+                raise ScopeError(
+                    f"{name}={value!r}: expected a non-empty string. Pass the id as text, or leave it out."
+                )
             try:
                 value.encode()
             except UnicodeEncodeError:

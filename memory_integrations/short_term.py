@@ -191,9 +191,7 @@ class ShortTermMemory:
                     f"entry {entry_id!r}: its {entry.tokens} tokens were to be compressed to {tokens}: "
                     "expected a shorter text that is not empty. The entry was left as it is."
                 )
-            return self._put(
-                replace(entry, message=message, tokens=tokens, original=entry.original or entry.message)
-            )
+            return self._put(replace(entry, message=message, tokens=tokens, original=entry.original or entry.message))
 
     def pin(self, entry_id: str, pinned: bool = True) -> bool:
         """Protect an entry from eviction and management, or no longer; False when there is none of that id."""

@@ -135,7 +135,7 @@ def _encoding_name(model: str | None) -> str:
 
 def _encoding_directory(name: str) -> Path | None:
     """The first directory that holds the encoding's file under the name that tiktoken gives it."""
-    file = sha1(_ENCODING_URL.format(name).encode()).hexdigest()
+    file = sha1(_ENCODING_URL.format(name).encode(), usedforsecurity=False).hexdigest()
     candidates: list[Path] = []
     for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         if os.environ.get(variable):

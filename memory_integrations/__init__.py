@@ -1,0 +1,76 @@
+"""Memory for LangChain and LlamaIndex: short-term, long-term and feature memory behind one manager.
+
+Importing this package imports no framework, no engine and no model: each is loaded at its first use.
+"""
+
+from memory_integrations.context import Context
+from memory_integrations.decisions import (
+    Compress,
+    Delete,
+    Keep,
+    ManagementPlan,
+    ManagementReceipt,
+    Promote,
+)
+from memory_integrations.errors import (
+    BudgetError,
+    EmbeddingMismatchError,
+    FactError,
+    ManagementError,
+    MemoryIntegrationError,
+    MessageError,
+    PolicyError,
+    ScopeError,
+    StoreCorruptedError,
+    StoreError,
+    StoreLockedError,
+    StoreUnavailableError,
+)
+from memory_integrations.features import Fact, FactVersion, FeatureMemory
+from memory_integrations.long_term import LongTermMemory, MemoryHit
+from memory_integrations.manager import EraseReceipt, MemoryManager
+from memory_integrations.messages import Message, ToolCall
+from memory_integrations.policies import Entry, ShortTermPolicy
+from memory_integrations.scopes import MemoryScope
+from memory_integrations.short_term import Dropped, ShortTermMemory, View
+from memory_integrations.tokens import TokenCounter
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BudgetError",
+    "Compress",
+    "Context",
+    "Delete",
+    "Dropped",
+    "EmbeddingMismatchError",
+    "Entry",
+    "EraseReceipt",
+    "Fact",
+    "FactError",
+    "FactVersion",
+    "FeatureMemory",
+    "Keep",
+    "LongTermMemory",
+    "ManagementError",
+    "ManagementPlan",
+    "ManagementReceipt",
+    "MemoryHit",
+    "MemoryIntegrationError",
+    "MemoryManager",
+    "MemoryScope",
+    "Message",
+    "MessageError",
+    "PolicyError",
+    "Promote",
+    "ScopeError",
+    "ShortTermMemory",
+    "ShortTermPolicy",
+    "StoreCorruptedError",
+    "StoreError",
+    "StoreLockedError",
+    "StoreUnavailableError",
+    "TokenCounter",
+    "ToolCall",
+    "View",
+]

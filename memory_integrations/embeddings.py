@@ -1,0 +1,109 @@
+"""The default dense embedding: static word vectors that ship with wordllama, so nothing is downloaded.
+
+A text's vector is the mean of the vectors of its content words (no stop words), scaled to length 1. On
+conversations this finds far more than the mean over all tokens, which mostly says that a text is English.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import numpy as np
+from langchain_core.embeddings import Embeddings
+
+_STOP_WORDS = frozenset(
+    """a an the of to in on at for and or but so if is are was were be been being am do does did done has have had
+    having will would could should can may might must shall what when where who whom whose which why how with by from
+    as that this these those it its his her hers their theirs he she they them him i you me my mine your yours we us
+    our ours s t d ll m re ve not no yes there here then than too very just about into over after before during out
+    up down off again once any some all both each more most other such own same only""".split()
+)
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+
+
+def content_words(text: str, without: Collection[str] = ()) -> list[str]:
+    """The words of a text that carry meaning, in lower case, in order.
+
+    Args:
+        text: Any text. English stop words are left out; other languages keep all of theirs.
+        without: Further words to leave out, in lower case.
+    """
+    words = (word.lower().replace("’", "'").partition("'")[0] for word in _WORD.findall(text))
+    return [word for word in words if word not in _STOP_WORDS and word not in without]
+
+
+class StaticEmbeddings(Embeddings):
+    """wordllama's bundled 256-dimensional vectors as LangChain embeddings. Loaded once a process, at first use.
+
+    Vectors have length 1, so that a cosine is a dot product. A text without content words is embedded by all of
+    its words, and one without any word by its characters.
+    """
+
+    model = "wordllama/l2_supercat_256/content-words"
+    """Recorded in the collection, so that vectors of different embeddings are never mixed."""
+    dimensions = 256
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Vectors of texts: ``[n_texts, 256]``."""
+        return self.embed(texts).tolist()  # type: ignore[no-any-return]
+
+    def embed_query(self, text: str) -> list[float]:
+        """The vector of a text: ``[256]``."""
+        return self.embed([text])[0].tolist()  # type: ignore[no-any-return]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Like :meth:`embed_documents`; it takes microseconds, so no thread is used."""
+        return self.embed_documents(texts)
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """Like :meth:`embed_query`."""
+        return self.embed_query(text)
+
+    def embed(self, texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Vectors of texts as an array: ``[n_texts, 256]``, float32."""
+        vectors = _wordllama().vectors
+        sums = np.empty((len(texts), vectors.shape[1]), dtype=np.float32)
+        for row, text in enumerate(texts):
+            words = content_words(text) or _WORD.findall(text) or [text]
+            sums[row] = vectors[[token for word in words for token in _tokens(word)]].sum(axis=0)
+        sums /= np.maximum(np.sqrt(np.einsum("ij,ij->i", sums, sums))[:, None], 1e-9)
+        return sums
+
+
+@functools.lru_cache(maxsize=50_000)
+def _tokens(word: str) -> tuple[int, ...]:
+    """The tokens of one word; conversations repeat theirs, so this saves most of the tokenizer's work."""
+    return tuple(_wordllama().tokenizer.encode(word, add_special_tokens=False).ids)
+
+
+class _Model(NamedTuple):
+    vectors: np.ndarray[Any, np.dtype[np.float32]]
+    tokenizer: Any
+
+
+@functools.cache
+def _wordllama() -> _Model:
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    from wordllama import WordLlama
+
+    spec = find_spec("wordllama")
+    assert spec is not None and spec.origin is not None
+    # Its own package folder is the cache directory that holds the bundled files.
+    model = WordLlama.load(cache_dir=Path(spec.origin).parent, disable_download=True)
+    model.tokenizer.no_padding()
+    model.tokenizer.no_truncation()
+    return _Model(model.embedding, model.tokenizer)
+
+
+def embedding_name(embeddings: Embeddings) -> str:
+    """What a collection records of an embedding: its model's name, or else its class."""
+    for attribute in ("model", "model_name", "model_id", "deployment"):
+        name = getattr(embeddings, attribute, None)
+        if isinstance(name, str) and name:
+            return name
+    return type(embeddings).__name__

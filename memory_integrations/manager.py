@@ -1,0 +1,465 @@
+"""One manager over the three memories of a scope."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memory_integrations import rules
+from memory_integrations.context import Context, assemble
+from memory_integrations.decisions import (
+    Compress,
+    Decision,
+    Delete,
+    ManagementPlan,
+    ManagementReceipt,
+    Promote,
+    Skipped,
+    undone,
+    validate,
+)
+from memory_integrations.delimiters import strip_injected
+from memory_integrations.errors import FactError, MessageError
+from memory_integrations.features import FeatureMemory, Json, ShelfSource, open_shelves
+from memory_integrations.journal import JsonlJournal
+from memory_integrations.long_term import LongTermMemory, LongTermStore, MemoryHit
+from memory_integrations.messages import Message, utc_now
+from memory_integrations.policies import ShortTermPolicy
+from memory_integrations.scopes import MemoryScope
+from memory_integrations.short_term import ShortTermMemory, arrived
+from memory_integrations.tokens import TokenCounter, check_budget
+
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+    from qdrant_client import QdrantClient
+
+DEFAULT_DATA_DIR = "data/memory"
+_RECALLED = 50  # hits that a context asks for; the budget decides how many are shown
+
+
+@dataclass(frozen=True, slots=True)
+class EraseReceipt:
+    """What an erasure removed, by store.
+
+    Attributes:
+        scope: Whose memory it was.
+        facts: Events of the journal.
+        memories: Long-term memories.
+        messages: Messages of short-term memory.
+    """
+
+    scope: str
+    facts: int
+    memories: int
+    messages: int
+
+
+class _OpenMemory:
+    """What the managers of all scopes share: the open stores and the conversations in this process."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        policy: ShortTermPolicy,
+        embeddings: Embeddings | None,
+        qdrant: str | QdrantClient | None,
+        counter: TokenCounter,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.policy = policy
+        self.counter = counter
+        self.clock = clock
+        self.journal = JsonlJournal(data_dir / "journal", clock)
+        self.shelf: ShelfSource = open_shelves(self.journal)
+        self.long_term = LongTermStore(
+            lambda: self._client(data_dir, qdrant), lambda: embeddings or _default_embeddings()
+        )
+        self._own_client: QdrantClient | None = None
+        self._lock = threading.Lock()
+        self._short_term: dict[MemoryScope, ShortTermMemory] = {}
+        self.turns: dict[MemoryScope, int] = {}
+
+    def short_term(self, scope: MemoryScope) -> ShortTermMemory:
+        """The one conversation of a scope in this open memory."""
+        with self._lock:
+            if scope not in self._short_term:
+                self._short_term[scope] = ShortTermMemory(
+                    self.policy, session_id=scope.session_id, counter=self.counter, clock=self.clock
+                )
+            return self._short_term[scope]
+
+    def conversations_of(self, owner: MemoryScope) -> list[ShortTermMemory]:
+        """Every conversation whose durable memories an owner has."""
+        with self._lock:
+            return [memory for scope, memory in self._short_term.items() if scope.owner == owner]
+
+    def close(self) -> None:
+        self.journal.close()
+        self.long_term.close()
+        if self._own_client is not None:
+            self._own_client.close()
+            self._own_client = None
+
+    def _client(self, data_dir: Path, qdrant: str | QdrantClient | None) -> QdrantClient:
+        if qdrant is not None and not isinstance(qdrant, str):
+            return qdrant
+        if qdrant is None:
+            from memory_integrations.qdrant_edge import QdrantEdgeClient
+
+            self._own_client = QdrantEdgeClient(data_dir / "vectors")
+        else:
+            from qdrant_client import QdrantClient
+
+            self._own_client = QdrantClient(url=qdrant)
+        return self._own_client
+
+
+class MemoryManager:
+    """The three memories of a scope: ``short_term``, ``features`` and ``long_term``. Safe for threads.
+
+    Args:
+        scope: "global", "user:ID", "session:ID" or "user:ID/session:ID".
+        llm_client: A model that manages short-term memory; None manages by rules.
+        data_dir: Where the journal and the embedded engine keep their files.
+        short_term_policy: What short-term memory keeps.
+        embeddings: Any LangChain ``Embeddings``; None means the bundled ones.
+        qdrant: None for the embedded engine, a server's URL, or any ready ``QdrantClient`` (yours to close).
+        journal_url: None for JSON Lines files under ``data_dir``.
+        model: The model whose tokens are counted; None counts ``cl100k_base``.
+        clock: Gives the time, aware; for tests.
+
+    Nothing is opened before it is needed: a manager that only touches facts never takes the engine's lock.
+
+    Raises:
+        ScopeError: The scope cannot be read.
+    """
+
+    def __init__(
+        self,
+        scope: str | MemoryScope = "global",
+        llm_client: Any = None,
+        data_dir: str | Path = DEFAULT_DATA_DIR,
+        short_term_policy: ShortTermPolicy | None = None,
+        embeddings: Embeddings | None = None,
+        qdrant: str | QdrantClient | None = None,
+        journal_url: str | None = None,
+        *,
+        model: str | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        if llm_client is not None:
+            raise NotImplementedError(
+                "llm_client: managing by a model is not built yet; leave it out to manage by rules."
+            )
+        if journal_url is not None:
+            raise NotImplementedError(
+                "journal_url: SQL journals are not built yet; leave it out to use JSON Lines files."
+            )
+        opened = _OpenMemory(
+            Path(data_dir), short_term_policy or ShortTermPolicy(), embeddings, qdrant, TokenCounter(model), clock
+        )
+        self._bind(MemoryScope.parse(scope), opened)
+
+    def _bind(self, scope: MemoryScope, opened: _OpenMemory) -> None:
+        self.scope = scope
+        self._open = opened
+        self.short_term: ShortTermMemory = opened.short_term(scope)
+        self.features = FeatureMemory(opened.shelf, scope, opened.counter)
+        self.long_term = LongTermMemory(opened.long_term, scope, opened.counter, opened.clock)
+
+    def for_scope(self, scope: str | MemoryScope) -> MemoryManager:
+        """A light sibling for another scope, on the same open stores.
+
+        Raises:
+            ScopeError: The scope cannot be read.
+        """
+        sibling = object.__new__(type(self))
+        sibling._bind(MemoryScope.parse(scope), self._open)
+        return sibling
+
+    # Conversation
+
+    def add_turn(self, user: str, assistant: str, session_id: str | None = None) -> tuple[str, str]:
+        """Add an exchange to short-term and to long-term memory.
+
+        Both or neither: long-term memory is written first, and where that fails nothing was added. Blocks of
+        injected memory inside the texts are left out.
+
+        Args:
+            user: What the user said.
+            assistant: The answer.
+            session_id: The session; None means the scope's.
+
+        Returns:
+            The ids of the two messages.
+
+        Raises:
+            MessageError: A text is empty.
+            StoreError: It could not be written.
+        """
+        first, second = self.add_messages([Message("user", user), Message("assistant", assistant)], session_id)
+        return first, second
+
+    def add_messages(self, messages: Iterable[Message], session_id: str | None = None) -> list[str]:
+        """Add messages to short-term and, where users and assistants said them, to long-term memory.
+
+        Returns:
+            Their ids.
+
+        Raises:
+            MessageError: One is empty.
+            StoreError: They could not be written; nothing was added.
+        """
+        now = self._open.clock()
+        session = session_id or self.scope.session_id
+        ready = [arrived(_without_injected(message), session, now) for message in messages]
+        for message in ready:
+            if not message.text.strip() and not message.tool_calls and isinstance(message.content, str):
+                raise MessageError(
+                    f"A message of role {message.role!r} is empty: expected something said. Leave it out, or add what "
+                    "the user said alone with add_messages."
+                )
+        self.long_term.store_messages(ready)
+        ids = self.short_term.extend(ready)
+        self._manage_if_due(sum(message.role == "assistant" for message in ready))
+        return ids
+
+    def get_context(self, query: str | None = None, max_tokens: int = 2000) -> Context:
+        """What a model should be given: facts, the recent conversation, and what is recalled for a query.
+
+        One budget is spent once. The policy's ``reserved_tokens`` are left free of it.
+
+        Args:
+            query: What to recall memories for; None recalls nothing.
+            max_tokens: The budget of the whole, in tokens.
+
+        Raises:
+            BudgetError: The budget is negative or not an integer.
+            StoreError: A store cannot be read.
+
+        Warns:
+            BudgetWarning: The latest user message alone is over the budget; it is there all the same.
+        """
+        check_budget(max_tokens)
+        budget = max(max_tokens - self.short_term.policy.reserved_tokens, 0)
+        hits: Sequence[MemoryHit] = ()
+        if query and query.strip() and budget:
+            hits = self.long_term.search(query, limit=_RECALLED)
+            for hit in hits:
+                for message_id in hit.message_ids:
+                    self.short_term.touch(message_id)
+        return assemble(budget, self.features.render, self.short_term.get_context, hits, self._open.counter.count)
+
+    def clear_session(self) -> int:
+        """Forget the scope's short-term conversation; returns how many messages it had. The rest stays."""
+        return self.short_term.clear()
+
+    # Facts and long-term memory
+
+    def set_fact(self, key: str, value: Json, source: str = "user", confidence: float = 1.0) -> int:
+        """Set a fact; see :meth:`FeatureMemory.set`."""
+        return self.features.set(key, value, source, confidence)
+
+    def get_fact(self, key: str, default: Any = None) -> Any:
+        """The value of a fact, or the default; see :meth:`FeatureMemory.get`."""
+        return self.features.get(key, default)
+
+    def search_long_term(self, query: str, limit: int = 5) -> list[MemoryHit]:
+        """Find memories; see :meth:`LongTermMemory.search`."""
+        return self.long_term.search(query, limit)
+
+    def store_file_summary(self, filename: str, summary: str) -> str:
+        """Store what a file says; see :meth:`LongTermMemory.store_file_summary`."""
+        return self.long_term.store_file_summary(filename, summary)
+
+    # Management
+
+    def manage_short_term(self, dry_run: bool = False) -> ManagementReceipt | ManagementPlan:
+        """Tidy short-term memory and promote facts from it.
+
+        Args:
+            dry_run: Give the plan and change nothing.
+
+        Returns:
+            What was done, or with ``dry_run`` what would be.
+        """
+        plan = self._plan()
+        return plan if dry_run else self.apply(plan)
+
+    def apply(self, plan: ManagementPlan) -> ManagementReceipt:
+        """Carry a plan out. It is checked again first: what changed since it was made is left as it is.
+
+        Raises:
+            StoreError: A fact could not be written; the facts before it were, the entries are unchanged.
+        """
+        memory = self.short_term
+        before, tokens_before = memory.entries, memory.total_tokens
+        if plan.failed:
+            return ManagementReceipt(
+                skipped=plan.skipped, failed=plan.failed, tokens_before=tokens_before, tokens_after=tokens_before,
+                calls=plan.calls,
+            )  # fmt: skip
+        accepted, skipped = validate(plan.decisions, before, memory.policy, self._open.counter.count)
+        done: list[Decision] = []
+        events: list[int] = []
+        skipped = [*plan.skipped, *skipped]
+        for decision in accepted:
+            if isinstance(decision, Promote):
+                try:
+                    events.append(self._promote(decision, plan.source))
+                except FactError as error:
+                    skipped.append(Skipped(decision, str(error)))
+                    continue
+            done.append(decision)
+        for decision in done:
+            if isinstance(decision, Delete):
+                memory.delete(decision.entry_id)
+            elif isinstance(decision, Compress):
+                memory.compress_entry(decision.entry_id, decision.content)
+        return ManagementReceipt(
+            decisions=tuple(done),
+            skipped=tuple(skipped),
+            tokens_before=tokens_before,
+            tokens_after=memory.total_tokens,
+            calls=plan.calls,
+            entries_before=tuple(before),
+            fact_events=tuple(events),
+        )
+
+    def undo(self, receipt: ManagementReceipt) -> None:
+        """Take back what a receipt says was done. What was said since stays.
+
+        Raises:
+            StoreError: A fact could not be written back.
+        """
+        for event in reversed(receipt.fact_events):
+            self.features.undo(event)
+        entries = undone(receipt.entries_before, self.short_term.entries, receipt.decisions)
+        self.short_term.restore(entries)
+
+    # The whole
+
+    def get_stats(self) -> dict[str, Any]:
+        """Counts of the three memories, as JSON: entries and tokens, facts, memories.
+
+        ``long_term.memories`` is counted only where the store was opened already, and None otherwise, since
+        counting would open it.
+        """
+        return {
+            "scope": str(self.scope),
+            "short_term": {"entries": len(self.short_term), "tokens": self.short_term.total_tokens},
+            "features": {"facts": len(self.features)},
+            "long_term": {"memories": self.long_term.count()},
+        }
+
+    def erase(self) -> EraseReceipt:
+        """Remove everything of the scope, physically. For a user's scope that is every session of the user.
+
+        The session of a user (``user:ID/session:ID``) loses its messages; the user's facts stay.
+
+        Raises:
+            StoreError: A store could not be written; running it again goes on where it stopped.
+        """
+        whole = self.scope == self.scope.owner
+        conversations = self._open.conversations_of(self.scope) if whole else [self.short_term]
+        return EraseReceipt(
+            scope=str(self.scope),
+            facts=self.features.erase() if whole else 0,
+            memories=self.long_term.erase(None if whole else self.scope.session_id),
+            messages=sum(conversation.clear() for conversation in conversations),
+        )
+
+    def close(self) -> None:
+        """Release the journal's files and the engine's lock, for every sibling; what is used next opens again."""
+        self._open.close()
+
+    def __enter__(self) -> MemoryManager:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"MemoryManager(scope={str(self.scope)!r})"
+
+    # Async twins: the same work in a thread, so that the event loop is never blocked.
+
+    async def aadd_turn(self, user: str, assistant: str, session_id: str | None = None) -> tuple[str, str]:
+        """Async twin of :meth:`add_turn`."""
+        return await asyncio.to_thread(self.add_turn, user, assistant, session_id)
+
+    async def aadd_messages(self, messages: Iterable[Message], session_id: str | None = None) -> list[str]:
+        """Async twin of :meth:`add_messages`."""
+        return await asyncio.to_thread(self.add_messages, messages, session_id)
+
+    async def aget_context(self, query: str | None = None, max_tokens: int = 2000) -> Context:
+        """Async twin of :meth:`get_context`."""
+        return await asyncio.to_thread(self.get_context, query, max_tokens)
+
+    async def aset_fact(self, key: str, value: Json, source: str = "user", confidence: float = 1.0) -> int:
+        """Async twin of :meth:`set_fact`."""
+        return await asyncio.to_thread(self.set_fact, key, value, source, confidence)
+
+    async def asearch_long_term(self, query: str, limit: int = 5) -> list[MemoryHit]:
+        """Async twin of :meth:`search_long_term`."""
+        return await asyncio.to_thread(self.search_long_term, query, limit)
+
+    async def astore_file_summary(self, filename: str, summary: str) -> str:
+        """Async twin of :meth:`store_file_summary`."""
+        return await asyncio.to_thread(self.store_file_summary, filename, summary)
+
+    async def amanage_short_term(self, dry_run: bool = False) -> ManagementReceipt | ManagementPlan:
+        """Async twin of :meth:`manage_short_term`."""
+        return await asyncio.to_thread(self.manage_short_term, dry_run)
+
+    async def aget_stats(self) -> dict[str, Any]:
+        """Async twin of :meth:`get_stats`."""
+        return await asyncio.to_thread(self.get_stats)
+
+    async def aerase(self) -> EraseReceipt:
+        """Async twin of :meth:`erase`."""
+        return await asyncio.to_thread(self.erase)
+
+    async def aclose(self) -> None:
+        """Async twin of :meth:`close`."""
+        await asyncio.to_thread(self.close)
+
+    # Inside
+
+    def _plan(self) -> ManagementPlan:
+        memory, count = self.short_term, self._open.counter.count
+        entries = memory.entries
+        self.features.refresh()
+        proposed = rules.propose(entries, self.features.all(), self._open.clock(), memory.policy, count)
+        accepted, skipped = validate(proposed, entries, memory.policy, count)
+        return ManagementPlan(tuple(accepted), tuple(skipped), "rule", memory.total_tokens)
+
+    def _promote(self, decision: Promote, source: str) -> int:
+        return self.features.set(decision.key, decision.value, source, decision.confidence, decision.entry_id)
+
+    def _manage_if_due(self, new_turns: int) -> None:
+        every = self.short_term.policy.manage_every_n_turns
+        if every is None:
+            return
+        turns = self._open.turns.get(self.scope, 0) + new_turns
+        self._open.turns[self.scope] = turns % every
+        if turns >= every:
+            self.manage_short_term()
+
+
+def _without_injected(message: Message) -> Message:
+    if isinstance(message.content, str):
+        stripped = strip_injected(message.content)
+        return message if stripped == message.content else replace(message, content=stripped)
+    return message
+
+
+def _default_embeddings() -> Embeddings:
+    from memory_integrations.embeddings import StaticEmbeddings
+
+    return StaticEmbeddings()
