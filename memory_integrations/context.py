@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
-from memory_integrations.delimiters import as_data, delimit
+from memory_integrations.delimiters import Kind, as_data, delimit
 from memory_integrations.long_term import MemoryHit
 from memory_integrations.messages import Message, transcript_line
 from memory_integrations.short_term import Dropped, View
 
-FACTS_SHARE = 1 / 3
+FACTS_SHARE = 1 / 2
 """Facts take what they need, up to this share of the budget."""
 CONVERSATION_SHARE = 1 / 2
 """Of what the facts leave, the conversation may take at least this share; recalled memories get the rest."""
@@ -73,26 +73,30 @@ def assemble(
         hits: What was recalled, best first.
         count: Counts the tokens of a text.
     """
-    facts_text, facts_left_out = facts(max_tokens=int(budget * FACTS_SHARE) - _frame("facts", count))
+    facts_text, facts_left_out = facts(max_tokens=max(int(budget * FACTS_SHARE) - _frame("facts", count), 0))
     if facts_text == "{}":
         facts_block, left = "", budget
     else:
         facts_block = delimit("facts", facts_text)
-        left = budget - count(facts_block) - 1
-    everything, lines = _conversation(view, left, count)
-    needed = count(delimit("conversation", lines)) + 1 if lines else 0
-    for_hits = left - min(needed, int(left * CONVERSATION_SHARE))
-    recalled, not_recalled = _recall(hits, everything.ids, for_hits, count)
+        left = budget - _tokens_of_block("facts", facts_text, count)
+    all_lines = _conversation(view, left, count)[1]
+    sure = min(_tokens_of_block("conversation", all_lines, count), int(left * CONVERSATION_SHARE))
+    shown, lines = _conversation(view, sure if hits else left, count)
+    recalled, dropped = _recall(hits, shown.ids, left - _tokens_of_block("conversation", lines, count), count)
+    # What the recalled memories did not need goes to the conversation, which may then show some of them itself.
+    shown, lines = _conversation(
+        view, left - _tokens_of_block("recalled", "\n".join(hit.text for hit in recalled), count), count
+    )
+    recalled, repeated = _recall(recalled, shown.ids, budget, count)
+    dropped += repeated
+    conversation_block = delimit("conversation", lines)
     while True:
         recalled_block = delimit("recalled", "\n".join(hit.text for hit in recalled))
-        for_conversation = left - (count(recalled_block) + 1 if recalled else 0)
-        shown, lines = _conversation(view, for_conversation, count)
-        conversation_block = delimit("conversation", lines)
         combined = "\n".join(block for block in (facts_block, conversation_block, recalled_block) if block)
         if not recalled or count(combined) <= budget:
             break
-        not_recalled.insert(0, Dropped("memory", recalled[-1].id, count(recalled[-1].text), "budget"))
-        recalled = recalled[:-1]
+        worst = recalled.pop()
+        dropped.insert(0, Dropped("memory", worst.id, count(worst.text), "budget"))
     return Context(
         combined=combined,
         messages=shown.messages,
@@ -110,14 +114,19 @@ def assemble(
         dropped=[
             *(Dropped("fact", key, 0, "budget") for key in facts_left_out),
             *shown.dropped,
-            *not_recalled,
+            *dropped,
         ],
     )
 
 
-def _frame(kind: Any, count: Callable[[str], int]) -> int:
+def _frame(kind: Kind, count: Callable[[str], int]) -> int:
     """Tokens of the delimiters alone."""
     return count(delimit(kind, "-"))
+
+
+def _tokens_of_block(kind: Kind, body: str, count: Callable[[str], int]) -> int:
+    """Tokens of a block and the line end after it; none for an empty one."""
+    return count(delimit(kind, body)) + 1 if body else 0
 
 
 def _conversation(view: Callable[[int], View], budget: int, count: Callable[[str], int]) -> tuple[View, str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
+from weakref import WeakSet, WeakValueDictionary
 
 from memory_integrations.errors import FactError
 from memory_integrations.journal import Event, Journal, ScopeJournal
@@ -129,19 +130,29 @@ class FactShelf:
     def __init__(self, journal: Journal, scope: MemoryScope) -> None:
         self.scope = scope
         self.log = FactLog()
-        self.readers: list[Callable[[str | None], None]] = []
+        self._readers: WeakSet[FeatureMemory] = WeakSet()
+        self._lock = threading.Lock()
         self.journal: ScopeJournal = journal.open(scope, self._on_event, self._on_reset)
+
+    def notify(self, reader: FeatureMemory) -> None:
+        """Tell a memory of every change from now on, as long as it lives."""
+        with self._lock:
+            self._readers.add(reader)
 
     def _on_event(self, event: Event) -> None:
         key = self.log.add(event)
         if key is not None:
-            for reader in self.readers:
-                reader(key)
+            self._tell(key)
 
     def _on_reset(self) -> None:
         self.log = FactLog()
-        for reader in self.readers:
-            reader(None)
+        self._tell(None)
+
+    def _tell(self, key: str | None) -> None:
+        with self._lock:
+            readers = list(self._readers)
+        for reader in readers:
+            reader.changed(key)
 
 
 class ShelfSource(Protocol):
@@ -174,8 +185,8 @@ class FeatureMemory:
         self._containers: dict[str, Any] = {}
         self._rendered: dict[tuple[bool, int | None], tuple[str, list[str]]] = {}
         for s in self._shelves:
-            s.readers.append(self._on_change)
-        self._on_change(None)
+            s.notify(self)
+        self.changed(None)
 
     # Reading
 
@@ -358,7 +369,8 @@ class FeatureMemory:
         value = self._containers.get(key, _MISSING)
         return default if value is _MISSING else copy.deepcopy(value)
 
-    def _on_change(self, key: str | None) -> None:
+    def changed(self, key: str | None) -> None:
+        """Take in that a fact changed; None means that all may have."""
         with self._lock:
             self._rendered = {}
             if key is None:
@@ -409,15 +421,16 @@ class FeatureMemory:
 
 
 def open_shelves(journal: Journal) -> ShelfSource:
-    """A source of shelves that opens each scope once."""
-    shelves: dict[MemoryScope, FactShelf] = {}
+    """A source of shelves that opens each scope once, for as long as somebody uses it."""
+    shelves: WeakValueDictionary[MemoryScope, FactShelf] = WeakValueDictionary()
     lock = threading.Lock()
 
     def shelf(scope: MemoryScope) -> FactShelf:
         with lock:
-            if scope not in shelves:
-                shelves[scope] = FactShelf(journal, scope)
-            return shelves[scope]
+            found = shelves.get(scope)
+            if found is None:
+                found = shelves[scope] = FactShelf(journal, scope)
+            return found
 
     return shelf
 

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,18 +86,20 @@ class JsonlJournal:
         clock: Gives the time of events, aware.
     """
 
+    max_open_files = 128
+
     def __init__(self, directory: str | Path, clock: Callable[[], datetime] = utc_now) -> None:
         self.directory = Path(directory)
-        self._clock = clock
-        self._opened: list[JsonlScopeJournal] = []
+        self.clock = clock
+        self._open_files: OrderedDict[JsonlScopeJournal, None] = OrderedDict()
+        self._lock = threading.Lock()
 
     def open(
         self, scope: MemoryScope, on_event: Callable[[Event], None], on_reset: Callable[[], None]
     ) -> JsonlScopeJournal:
         """The journal of a scope; see :class:`Journal`."""
-        journal = JsonlScopeJournal(self.path(scope), scope, on_event, on_reset, self._clock)
+        journal = JsonlScopeJournal(self, scope, on_event, on_reset)
         journal.refresh()
-        self._opened.append(journal)
         return journal
 
     def path(self, scope: MemoryScope) -> Path:
@@ -104,44 +107,66 @@ class JsonlJournal:
         return self.directory / f"{scope.storage_key}.jsonl"
 
     def scopes(self) -> list[MemoryScope]:
-        """The scopes that have a file, by name."""
+        """The scopes that have a file, in the order of the files' names."""
         found = []
-        for path in sorted(self.directory.glob("*.jsonl")) if self.directory.is_dir() else ():
+        for path in sorted(self.directory.glob("*.jsonl")):
             with path.open("rb") as file:
-                header = _parse(file.readline(), path, 1)
-            found.append(MemoryScope.parse(header["scope"]))
+                found.append(MemoryScope.parse(_parse(file.readline(), path, 1)["scope"]))
         return found
 
-    def close(self) -> None:
-        """Close every file."""
-        for journal in self._opened:
+    def repair(self, scope: MemoryScope) -> int:
+        """Move the lines that are no events to a file beside the scope's; returns how many there were."""
+        journal = JsonlScopeJournal(self, scope, lambda event: None, lambda: None)
+        try:
+            return journal.repair() if journal.path.exists() else 0
+        finally:
             journal.close()
-        self._opened.clear()
+
+    def close(self) -> None:
+        """Close every file; a journal that is used again opens its own."""
+        for journal in list(self._open_files):
+            journal.close()
+
+    def note_use(self, journal: JsonlScopeJournal) -> None:
+        """Keep a file open, and close the one that was opened longest ago where there are too many."""
+        with self._lock:
+            self._open_files[journal] = None
+            oldest = next(iter(self._open_files)) if len(self._open_files) > self.max_open_files else None
+        if oldest is not None:
+            oldest.close(wait=False)
+
+    def note_close(self, journal: JsonlScopeJournal) -> None:
+        """Note that a file was closed."""
+        with self._lock:
+            self._open_files.pop(journal, None)
 
 
 class JsonlScopeJournal:
-    """One file. The first line names the scope; every other is an event. See :class:`ScopeJournal`."""
+    """One file. Its first line names the scope and the file itself; every other is an event.
+
+    See :class:`ScopeJournal`.
+    """
 
     def __init__(
         self,
-        path: Path,
+        journal: JsonlJournal,
         scope: MemoryScope,
         on_event: Callable[[Event], None],
         on_reset: Callable[[], None],
-        clock: Callable[[], datetime],
     ) -> None:
-        self.path = path
+        self.path = journal.path(scope)
         self.scope = scope
+        self._journal = journal
         self._on_event = on_event
         self._on_reset = on_reset
-        self._clock = clock
         self._mutex = threading.RLock()
         self._fd: int | None = None
         self._writable = False
-        self._inode: int | None = None
+        self._file_id: str | None = None  # tells this file from one that was made after an erasure
         self._offset = 0  # bytes read, all of them whole lines
         self._lines = 0
         self._torn = False
+        self._seen: tuple[int, int, int] | None = None  # what the file looked like when it was last read
 
     def append(self, kind: str, data: Mapping[str, Any]) -> Event:
         """Write an event; see :class:`ScopeJournal`.
@@ -155,10 +180,12 @@ class JsonlScopeJournal:
             self._read_new(fd)
             if self._torn:
                 self._set_torn_line_aside(fd)
-            if self._offset == 0:
-                self._write(fd, _encode({"scope": str(self.scope), "format": 1}))
-            event = Event(self._lines, self._clock(), kind, data)
-            self._write(fd, _encode({"n": event.number, "at": event.at.isoformat(), "kind": kind, **data}))
+            if not self._lines:
+                self._file_id = os.urandom(8).hex()
+                self._write(fd, {"scope": str(self.scope), "format": 1, "file": self._file_id})
+            event = Event(self._lines, self._journal.clock(), kind, data)
+            self._write(fd, {"at": event.at.isoformat(), "kind": kind, **data})
+            self._look(fd)
             self._on_event(event)
             return event
 
@@ -174,6 +201,7 @@ class JsonlScopeJournal:
         with self._locked(write=False) as fd:
             if fd is not None:
                 self._read_new(fd)
+                self._look(fd)
 
     def erase(self) -> int:
         """Remove the file and what was set aside from it; returns how many events there were."""
@@ -194,43 +222,51 @@ class JsonlScopeJournal:
 
     def repair(self) -> int:
         """Move the lines that are no events to ``<file>.aside``; returns how many there were."""
-        with self._mutex, self._locked(write=True) as fd:
+        with self._locked(write=True) as fd:
             assert fd is not None
-            good, bad = [], []
+            good: list[bytes] = []
+            bad: list[bytes] = []
             for number, line in enumerate(_read_from(fd, 0).splitlines(keepends=True), 1):
                 try:
-                    _parse(line, self.path, number)
-                except StoreCorruptedError:
-                    bad.append(line if line.endswith(b"\n") else line + b"\n")
-                else:
+                    if number > 1:
+                        _event(number - 1, _parse(line, self.path, number), self.path)
                     good.append(line)
+                except StoreCorruptedError:
+                    bad.append(line.rstrip(b"\n") + b"\n")
             if bad:
-                with open(f"{self.path}.aside", "ab") as aside:
-                    aside.writelines(bad)
-                rewritten = self.path.with_suffix(".rewritten")
-                rewritten.write_bytes(b"".join(good))
-                rewritten.chmod(0o600)
-                os.replace(rewritten, self.path)
-        self.refresh()
+                header = {"scope": str(self.scope), "format": 1, "file": os.urandom(8).hex()}
+                _append_to(f"{self.path}.aside", b"".join(bad))
+                _append_to(f"{self.path}.rewritten", b"".join([_line(header), *good[1:]]))
+                os.replace(f"{self.path}.rewritten", self.path)
         return len(bad)
 
-    def close(self) -> None:
-        """Close the file; the next call opens it again and reads it from its beginning."""
-        with self._mutex:
-            if self._fd is not None:
-                os.close(self._fd)
-                self._fd = self._inode = None
+    def close(self, *, wait: bool = True) -> None:
+        """Close the file; the next call opens it again.
+
+        Args:
+            wait: Whether to wait for another thread's call; without, a file in use stays open.
+        """
+        if self._mutex.acquire(blocking=wait):
+            try:
+                if self._fd is not None:
+                    os.close(self._fd)
+                    self._fd = None
+                    self._journal.note_close(self)
+            finally:
+                self._mutex.release()
 
     # Inside
 
     def _is_unchanged(self) -> bool:
         try:
-            status = os.stat(self.path)
+            return _stamp(os.stat(self.path)) == self._seen
         except FileNotFoundError:
-            return self._inode is None
+            return self._seen is None
         except OSError as error:
             raise self._unavailable(error) from error
-        return status.st_ino == self._inode and status.st_size == self._offset
+
+    def _look(self, fd: int) -> None:
+        self._seen = _stamp(os.fstat(fd))
 
     @contextmanager
     def _locked(self, *, write: bool) -> Iterator[int | None]:
@@ -248,7 +284,8 @@ class JsonlScopeJournal:
 
     def _acquire(self, write: bool) -> int | None:
         while True:
-            if self._fd is None or (write and not self._writable):
+            opened = self._fd is None or (write and not self._writable)
+            if opened:
                 try:
                     self._open(write)
                 except FileNotFoundError:
@@ -259,7 +296,9 @@ class JsonlScopeJournal:
             assert self._fd is not None
             fcntl.flock(self._fd, fcntl.LOCK_EX if write else fcntl.LOCK_SH)
             try:
-                if os.stat(self.path).st_ino == self._inode:
+                if os.stat(self.path).st_ino == os.fstat(self._fd).st_ino:
+                    if opened and self._read_file_id(self._fd) != self._file_id:
+                        self._reset()
                     return self._fd
             except FileNotFoundError:
                 pass
@@ -271,18 +310,20 @@ class JsonlScopeJournal:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         flags = (os.O_RDWR | os.O_CREAT | os.O_APPEND) if write else os.O_RDONLY
         fd = os.open(self.path, flags | os.O_CLOEXEC, 0o600)
-        inode = os.fstat(fd).st_ino
-        if inode != self._inode:
-            self._reset()
-        # Only now, since a file that is held open keeps its inode number from being given to another.
         self.close()
-        self._fd, self._writable, self._inode = fd, write, inode
+        self._fd, self._writable = fd, write
+        self._journal.note_use(self)
+
+    def _read_file_id(self, fd: int) -> str | None:
+        header, newline, _ = os.pread(fd, 1 << 16, 0).partition(b"\n")
+        return _parse(header, self.path, 1).get("file") if newline else None
 
     def _reset(self) -> None:
         if self._offset:
             self._on_reset()
         self._offset = self._lines = 0
         self._torn = False
+        self._file_id = self._seen = None
 
     def _read_new(self, fd: int) -> None:
         size = os.fstat(fd).st_size
@@ -295,6 +336,8 @@ class JsonlScopeJournal:
             fields = _parse(line, self.path, self._lines + 1)
             if self._lines:
                 self._on_event(_event(self._lines, fields, self.path))
+            else:
+                self._file_id = fields.get("file")
             self._offset += len(line) + 1
             self._lines += 1
         if rest and not self._torn:
@@ -303,21 +346,19 @@ class JsonlScopeJournal:
 
     def _set_torn_line_aside(self, fd: int) -> None:
         """Keep what a writer wrote before it died beside the journal, and go on after the last whole line."""
-        with open(f"{self.path}.torn", "ab") as aside:
-            aside.write(_read_from(fd, self._offset) + b"\n")
+        _append_to(f"{self.path}.torn", _read_from(fd, self._offset) + b"\n")
         os.ftruncate(fd, self._offset)
         self._torn = False
 
-    def _write(self, fd: int, line: str) -> None:
-        data = line.encode() + b"\n"
+    def _write(self, fd: int, fields: Mapping[str, Any]) -> None:
+        data = _line(fields)
         try:
             written = os.write(fd, data)
+            if written < len(data):
+                raise OSError(f"only {written} of {len(data)} bytes were written; is the disk full?")
         except OSError:
             os.ftruncate(fd, self._offset)
             raise
-        if written < len(data):
-            os.ftruncate(fd, self._offset)
-            raise OSError(f"{written} of {len(data)} bytes were written")
         self._offset += len(data)
         self._lines += 1
 
@@ -326,6 +367,20 @@ class JsonlScopeJournal:
             f"The journal {self.path} cannot be read or written ({error}). Expected a directory that this user may "
             "write, with space left. Nothing was changed; make it writable or pass another data_dir."
         )
+
+
+def _line(fields: Mapping[str, Any]) -> bytes:
+    return _encode(fields).encode() + b"\n"
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _append_to(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    with open(fd, "ab") as file:
+        file.write(data)
 
 
 def _read_from(fd: int, offset: int) -> bytes:
@@ -339,22 +394,28 @@ def _read_from(fd: int, offset: int) -> bytes:
 def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         fields = json.loads(line)
-        if isinstance(fields, dict) and ("kind" in fields if number > 1 else "scope" in fields):
-            return fields
     except ValueError:
-        pass
-    raise StoreCorruptedError(
-        f"Line {number} of {path} is no journal event: {line[:60]!r}. Nothing was changed. "
-        "Restore the line from a backup, or run `memory-integrations facts repair`, which moves such lines "
-        "to a file beside it and keeps all others."
-    )
+        fields = None
+    if isinstance(fields, dict) and ("kind" if number > 1 else "scope") in fields:
+        return fields
+    raise _corrupted(path, number, line)
 
 
 def _event(number: int, fields: dict[str, Any], path: Path) -> Event:
     try:
-        at = datetime.fromisoformat(fields.pop("at")).astimezone(UTC)
-        kind = fields.pop("kind")
-    except (KeyError, ValueError, TypeError) as error:
-        raise StoreCorruptedError(f"Line {number + 1} of {path} has no usable time or kind: {error!r}.") from error
-    fields.pop("n", None)
-    return Event(number, at, kind, fields)
+        at = datetime.fromisoformat(fields["at"]).astimezone(UTC)
+    except (KeyError, ValueError, TypeError):
+        raise _corrupted(path, number + 1, _line(fields)) from None
+    kind = fields["kind"]
+    data = {name: value for name, value in fields.items() if name not in ("at", "kind")}
+    if kind in ("set", "delete") and not isinstance(data.get("key"), str):
+        raise _corrupted(path, number + 1, _line(fields))
+    return Event(number, at, kind, data)
+
+
+def _corrupted(path: Path, number: int, line: bytes) -> StoreCorruptedError:
+    return StoreCorruptedError(
+        f"Line {number} of {path} is no journal event: {line[:60]!r}. Nothing was changed. "
+        "Restore the line from a backup, or run `memory-integrations facts repair`, which moves such lines "
+        "to a file beside it and keeps all others."
+    )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from memory_integrations import rules
 from memory_integrations.context import Context, assemble
@@ -82,6 +83,7 @@ class _OpenMemory:
         self._own_client: QdrantClient | None = None
         self._lock = threading.Lock()
         self._short_term: dict[MemoryScope, ShortTermMemory] = {}
+        self._features: WeakValueDictionary[MemoryScope, FeatureMemory] = WeakValueDictionary()
         self.turns: dict[MemoryScope, int] = {}
 
     def short_term(self, scope: MemoryScope) -> ShortTermMemory:
@@ -92,6 +94,14 @@ class _OpenMemory:
                     self.policy, session_id=scope.session_id, counter=self.counter, clock=self.clock
                 )
             return self._short_term[scope]
+
+    def features(self, scope: MemoryScope) -> FeatureMemory:
+        """The one fold of an owner's facts in this open memory, for as long as somebody uses it."""
+        with self._lock:
+            found = self._features.get(scope.owner)
+            if found is None:
+                found = self._features[scope.owner] = FeatureMemory(self.shelf, scope, self.counter)
+            return found
 
     def conversations_of(self, owner: MemoryScope) -> list[ShortTermMemory]:
         """Every conversation whose durable memories an owner has."""
@@ -169,7 +179,7 @@ class MemoryManager:
         self.scope = scope
         self._open = opened
         self.short_term: ShortTermMemory = opened.short_term(scope)
-        self.features = FeatureMemory(opened.shelf, scope, opened.counter)
+        self.features = opened.features(scope)
         self.long_term = LongTermMemory(opened.long_term, scope, opened.counter, opened.clock)
 
     def for_scope(self, scope: str | MemoryScope) -> MemoryManager:
@@ -250,9 +260,10 @@ class MemoryManager:
         hits: Sequence[MemoryHit] = ()
         if query and query.strip() and budget:
             hits = self.long_term.search(query, limit=_RECALLED)
-            for hit in hits:
-                for message_id in hit.message_ids:
-                    self.short_term.touch(message_id)
+            if self.short_term.policy.decay_half_life is not None:
+                for hit in hits:
+                    for message_id in hit.message_ids:
+                        self.short_term.touch(message_id)
         return assemble(budget, self.features.render, self.short_term.get_context, hits, self._open.counter.count)
 
     def clear_session(self) -> int:

@@ -25,8 +25,9 @@ _GREETINGS = frozenset(
         "hi|hello|hey|hey there|hi there|hello there|morning|evening"
         "|good morning|good afternoon|good evening|good night"
         "|thanks|thank you|thanks a lot|thank you very much|thanks so much|thank you so much|many thanks|thx|ty|cheers"
-        "|ok|okay|ok thanks|okay thanks|great thanks|perfect thanks|you're welcome|you are welcome|no problem|my pleasure"
-        "|bye|goodbye|bye bye|see you|see you later|see you soon|take care|talk to you later|have a nice day|have a good day"
+        "|ok|okay|ok thanks|okay thanks|great thanks|perfect thanks|no problem|my pleasure"
+        "|you're welcome|you are welcome|have a nice day|have a good day"
+        "|bye|goodbye|bye bye|see you|see you later|see you soon|take care|talk to you later"
     ).split("|")
 )
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")

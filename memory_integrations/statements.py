@@ -72,16 +72,16 @@ _QUOTE_MARK = re.compile(r"[\"“”„«»‹›「」『』`]|(?<!\w)['‘]|^\
 _NOT_PLAIN = re.compile(
     r"\b(?:if|would\w*|could\w*|should\w*|might|maybe|perhaps|wish\w*|suppos\w+|imagin\w+|pretend\w*|were|unless"
     r"|whether|hypothetical\w*|not|never|no|none|\w+n't|cannot"
-    r"|used to|any ?more|former\w*|previously|almost|nearly|sa(?:id|ys?|ying)|tell\w*|told|ask\w*|quot\w+|wrote|writes?"
-    r"|jok\w+|kidding|sarcas\w+|lol|as if|example|e\.g|role ?play\w*|character|story|novel|lyrics?|translat\w+|sentence"
+    r"|used to|any ?more|former\w*|previously|almost|nearly|sa(?:id|ys?|ying)|tell\w*|told|ask\w*|quot\w+|wrote"
+    r"|writes?|jok\w+|kidding|sarcas\w+|lol|as if|example|e\.g|role ?play\w*|character|story|novel|lyrics?|translat\w+|sentence"
     r"|phrase|think|thought|guess|dream\w*|feels? like|seems?|until|before|once|as a child|temporarily|probably|some ?day"
     r"|quotation)\b",
     re.IGNORECASE,
 )
 _OPENING = re.compile(
-    r"^(?:(?:hi|hello|hey|so|and|also|well|actually|yes|yeah|oh|ok|okay|by the way|btw|just so you know|for the record|fyi"
-    r"|as of today|from now on|note that|please remember(?: that)?|remember(?: that)?|guess what|good news|update|correction"
-    r"|thanks|these days|nowadays|in fact)\b(?:[,:!]+|(?: -|—))? *)+",
+    r"^(?:(?:hi|hello|hey|so|and|also|well|actually|yes|yeah|oh|ok|okay|by the way|btw|just so you know|for the record"
+    r"|fyi|as of today|from now on|note that|please remember(?: that)?|remember(?: that)?|guess what|good news|update"
+    r"|correction|thanks|these days|nowadays|in fact)\b(?:[,:!]+|(?: -|—))? *)+",
     re.IGNORECASE,
 )
 # A reason or a consequence after the statement ("..., so this matters") says nothing against it.
