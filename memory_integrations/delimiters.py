@@ -16,7 +16,7 @@ from typing import Literal
 Kind = Literal["facts", "conversation", "recalled"]
 
 _TAG = re.compile(r"<(?=\s*/?\s*memory\s*:)", re.IGNORECASE)
-_BLOCK = re.compile(r"<memory:(facts|conversation|recalled)>\n.*?\n</memory:\1>\n*", re.DOTALL)
+_BLOCK = re.compile(r"<memory:(facts|conversation|recalled)>\r?\n.*?\r?\n</memory:\1>", re.DOTALL)
 _LINE_ENDS = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 # Control characters but tab, and the bidirectional ones that make a text look other than it is.
 _INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -40,4 +40,7 @@ def as_data(text: str) -> str:
 
 def strip_injected(text: str) -> str:
     """The text without the blocks that :func:`delimit` made: what was injected is never stored again."""
-    return _BLOCK.sub("", text).strip() if "<memory:" in text else text
+    if "<memory:" not in text:
+        return text
+    without = _BLOCK.sub("", text)
+    return text if without == text else without.strip()

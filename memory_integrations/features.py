@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,8 +20,9 @@ from memory_integrations.tokens import TokenCounter, check_budget
 
 Json = str | int | float | bool | None | list[Any] | dict[str, Any]
 
-_CHANGES = frozenset(("set", "delete"))
 _MISSING: Any = object()
+_DEEPEST = 100  # levels of lists and objects in a value
+_LONGEST_INT = 1024  # bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ class FactLog:
         """Take in the next event; returns the key that it changed, None for an event that is not about facts."""
         self.events[event.number] = event
         if event.kind == "undo":
-            undone = self.events[event.data["of"]]
+            undone = self.change(event.data.get("of", 0))
+            if undone is None:
+                return None
             self.undone.add(undone.number)
             key: str = undone.data["key"]
             last = next((e for e in reversed(self.by_key[key]) if e.number not in self.undone), None)
@@ -82,7 +86,7 @@ class FactLog:
             else:
                 self._hold(key, last)
             return key
-        if event.kind not in _CHANGES:
+        if not _is_change(event):
             return None
         key = event.data["key"]
         self.by_key.setdefault(key, []).append(event)
@@ -99,7 +103,7 @@ class FactLog:
     def change(self, number: int) -> Event | None:
         """The event of a number, where it set or deleted something and was not undone."""
         event = self.events.get(number)
-        return event if event and event.kind in _CHANGES and number not in self.undone else None
+        return event if event and number not in self.undone and _is_change(event) else None
 
     def versions(self, key: str) -> list[FactVersion]:
         """Every value that a key had, oldest first."""
@@ -122,6 +126,11 @@ class FactLog:
                     )
                 )
         return versions
+
+
+def _is_change(event: Event) -> bool:
+    """Whether an event set or deleted a fact; what else a journal holds says nothing of facts."""
+    return event.kind == "delete" or (event.kind == "set" and "value" in event.data)
 
 
 class FactShelf:
@@ -261,9 +270,10 @@ class FeatureMemory:
         """What :meth:`to_prompt` gives, and the keys that it left out."""
         check_budget(max_tokens)
         self.refresh()
-        rendered = self._rendered.get((include_history, max_tokens))
+        cache = self._rendered  # a change replaces it: what is rendered meanwhile goes into the old one
+        rendered = cache.get((include_history, max_tokens))
         if rendered is None:
-            rendered = self._rendered[include_history, max_tokens] = self._render(include_history, max_tokens)
+            rendered = cache[include_history, max_tokens] = self._render(include_history, max_tokens)
         return rendered[0], list(rendered[1])
 
     def export(self) -> dict[str, Any]:
@@ -320,13 +330,15 @@ class FeatureMemory:
             StoreError: It could not be written; nothing changed.
         """
         _check_key(key)
-        if not 0 <= confidence <= 1:
+        if not isinstance(confidence, int | float) or not 0 <= confidence <= 1:
             raise FactError(f"confidence={confidence!r}: expected a number from 0 to 1.")
-        data: dict[str, Any] = {"key": key, "value": _as_json(key, value), "source": source}
+        if not isinstance(source, str) or not isinstance(message_id, str | None):
+            raise FactError(f"source={source!r}, message_id={message_id!r}: expected text.")
+        data: dict[str, Any] = {"key": key, "value": _as_json(key, value), "source": as_unicode(source)}
         if confidence != 1:
             data["confidence"] = confidence
         if message_id is not None:
-            data["message_id"] = message_id
+            data["message_id"] = as_unicode(message_id)
         return self._own.journal.append("set", data).number
 
     def delete(self, key: str) -> bool:
@@ -339,6 +351,7 @@ class FeatureMemory:
             StoreError: It could not be written; nothing changed.
         """
         _check_key(key)
+        self.refresh()
         if key not in self:
             return False
         self._own.journal.append("delete", {"key": key})
@@ -404,8 +417,9 @@ class FeatureMemory:
                 text = _as_object(lines.values())
         return text, dropped
 
-    def _last_change(self, key: str) -> datetime:
-        return max(s.log.by_key[key][-1].at for s in self._shelves if s.log.by_key.get(key))
+    def _last_change(self, key: str) -> tuple[datetime, int]:
+        changes = [shelf.log.by_key[key][-1] for shelf in self._shelves if shelf.log.by_key.get(key)]
+        return max((change.at, change.number) for change in changes)
 
     def _lines(self, include_history: bool) -> dict[str, str]:
         lines = {}
@@ -449,22 +463,25 @@ def _check_key(key: object) -> None:
         raise FactError(f"key={key!r}: expected a non-empty string, such as 'language'.")
 
 
-def _as_json(key: str, value: Json) -> Json:
+def _as_json(key: str, value: Any, depth: int = 0) -> Json:
     """The value as JSON would give it back."""
-    if isinstance(value, str):
-        return as_unicode(value)
-    if value is None or isinstance(value, bool | int):
+    if value is None or value is True or value is False:
         return value
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise FactError(
-            f"value of {key!r} is {type(value).__name__} {str(value)[:60]!r}, which is not JSON ({error}). "
-            "Expected text, a finite number, true, false, None, or lists and objects of these."
-        ) from error
-    decoded: Json = json.loads(text)
-    return decoded
+    if isinstance(value, str):
+        return as_unicode(str.__str__(value))
+    if isinstance(value, int) and value.bit_length() <= _LONGEST_INT:
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if depth < _DEEPEST:
+        if isinstance(value, list | tuple):
+            return [_as_json(key, item, depth + 1) for item in value]
+        if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+            return {as_unicode(str.__str__(name)): _as_json(key, item, depth + 1) for name, item in value.items()}
+    raise FactError(
+        f"The value of {key!r} holds {type(value).__name__} {repr(value)[:60]}, which is not JSON. Expected text, "
+        f"finite numbers, true, false, None, or lists and objects of these with text as keys, at most {_DEEPEST} deep."
+    )
 
 
 def _escaped(value: Any) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from memory_integrations.errors import StoreCorruptedError, StoreUnavailableError
-from memory_integrations.messages import utc_now
+from memory_integrations.messages import as_utc, utc_now
 from memory_integrations.scopes import MemoryScope
 
 _log = logging.getLogger("memory_integrations")
@@ -111,7 +111,9 @@ class JsonlJournal:
         found = []
         for path in sorted(self.directory.glob("*.jsonl")):
             with path.open("rb") as file:
-                found.append(MemoryScope.parse(_parse(file.readline(), path, 1)["scope"]))
+                header = file.readline()
+            if header.endswith(b"\n"):  # else its first event was never acknowledged
+                found.append(MemoryScope.parse(_parse(header, path, 1)["scope"]))
         return found
 
     def repair(self, scope: MemoryScope) -> int:
@@ -166,6 +168,7 @@ class JsonlScopeJournal:
         self._offset = 0  # bytes read, all of them whole lines
         self._lines = 0
         self._torn = False
+        self._last_at: datetime | None = None
         self._seen: tuple[int, int, int] | None = None  # what the file looked like when it was last read
 
     def append(self, kind: str, data: Mapping[str, Any]) -> Event:
@@ -183,10 +186,12 @@ class JsonlScopeJournal:
             if not self._lines:
                 self._file_id = os.urandom(8).hex()
                 self._write(fd, {"scope": str(self.scope), "format": 1, "file": self._file_id})
-            event = Event(self._lines, self._journal.clock(), kind, data)
+            # A clock that was set back must not make an event older than what it follows.
+            moment = as_utc(self._journal.clock())
+            event = Event(self._lines, max(moment, self._last_at or moment), kind, data)
             self._write(fd, {"at": event.at.isoformat(), "kind": kind, **data})
             self._look(fd)
-            self._on_event(event)
+            self._hand_over(event)
             return event
 
     def refresh(self) -> None:
@@ -224,21 +229,21 @@ class JsonlScopeJournal:
         """Move the lines that are no events to ``<file>.aside``; returns how many there were."""
         with self._locked(write=True) as fd:
             assert fd is not None
-            good: list[bytes] = []
-            bad: list[bytes] = []
-            for number, line in enumerate(_read_from(fd, 0).splitlines(keepends=True), 1):
-                try:
-                    if number > 1:
-                        _event(number - 1, _parse(line, self.path, number), self.path)
-                    good.append(line)
-                except StoreCorruptedError:
-                    bad.append(line.rstrip(b"\n") + b"\n")
-            if bad:
-                header = {"scope": str(self.scope), "format": 1, "file": os.urandom(8).hex()}
-                _append_to(f"{self.path}.aside", b"".join(bad))
-                _append_to(f"{self.path}.rewritten", b"".join([_line(header), *good[1:]]))
+            header, *lines = _read_from(fd, 0).removesuffix(b"\n").split(b"\n")
+            kept = [_line({"scope": str(self.scope), "format": 1, "file": os.urandom(8).hex()})]
+            aside = [] if _is_sound(header, self.path, 1) else [header]
+            for number, line in enumerate(lines, 2):
+                if _is_sound(line, self.path, number):
+                    kept.append(line + b"\n")
+                else:
+                    aside.append(line)
+                    # Events are known by their place, so the place stays.
+                    kept.append(_line({"at": utc_now().isoformat(), "kind": "lost"}))
+            if aside:
+                _append_to(f"{self.path}.aside", b"".join(line + b"\n" for line in aside))
+                _append_to(f"{self.path}.rewritten", b"".join(kept))
                 os.replace(f"{self.path}.rewritten", self.path)
-        return len(bad)
+        return len(aside)
 
     def close(self, *, wait: bool = True) -> None:
         """Close the file; the next call opens it again.
@@ -307,7 +312,8 @@ class JsonlScopeJournal:
 
     def _open(self, write: bool) -> None:
         if write:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for directory in (self.path.parent.parent, self.path.parent):  # parents=True would give the default mode
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         flags = (os.O_RDWR | os.O_CREAT | os.O_APPEND) if write else os.O_RDONLY
         fd = os.open(self.path, flags | os.O_CLOEXEC, 0o600)
         self.close()
@@ -315,15 +321,18 @@ class JsonlScopeJournal:
         self._journal.note_use(self)
 
     def _read_file_id(self, fd: int) -> str | None:
-        header, newline, _ = os.pread(fd, 1 << 16, 0).partition(b"\n")
-        return _parse(header, self.path, 1).get("file") if newline else None
+        header = os.pread(fd, 1 << 16, 0).partition(b"\n")[0]
+        try:
+            return _parse(header, self.path, 1).get("file")
+        except StoreCorruptedError:  # reading on will say so
+            return None
 
     def _reset(self) -> None:
         if self._offset:
             self._on_reset()
         self._offset = self._lines = 0
         self._torn = False
-        self._file_id = self._seen = None
+        self._file_id = self._seen = self._last_at = None
 
     def _read_new(self, fd: int) -> None:
         size = os.fstat(fd).st_size
@@ -335,7 +344,7 @@ class JsonlScopeJournal:
         for line in lines:
             fields = _parse(line, self.path, self._lines + 1)
             if self._lines:
-                self._on_event(_event(self._lines, fields, self.path))
+                self._hand_over(_event(self._lines, fields, self.path))
             else:
                 self._file_id = fields.get("file")
             self._offset += len(line) + 1
@@ -343,6 +352,10 @@ class JsonlScopeJournal:
         if rest and not self._torn:
             _log.warning("%s ends in %d bytes of an event that was never acknowledged", self.path, len(rest))
         self._torn = bool(rest)
+
+    def _hand_over(self, event: Event) -> None:
+        self._last_at = event.at
+        self._on_event(event)
 
     def _set_torn_line_aside(self, fd: int) -> None:
         """Keep what a writer wrote before it died beside the journal, and go on after the last whole line."""
@@ -394,7 +407,7 @@ def _read_from(fd: int, offset: int) -> bytes:
 def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         fields = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = None
     if isinstance(fields, dict) and ("kind" if number > 1 else "scope") in fields:
         return fields
@@ -406,11 +419,17 @@ def _event(number: int, fields: dict[str, Any], path: Path) -> Event:
         at = datetime.fromisoformat(fields["at"]).astimezone(UTC)
     except (KeyError, ValueError, TypeError):
         raise _corrupted(path, number + 1, _line(fields)) from None
-    kind = fields["kind"]
-    data = {name: value for name, value in fields.items() if name not in ("at", "kind")}
-    if kind in ("set", "delete") and not isinstance(data.get("key"), str):
-        raise _corrupted(path, number + 1, _line(fields))
-    return Event(number, at, kind, data)
+    return Event(number, at, fields["kind"], {k: v for k, v in fields.items() if k not in ("at", "kind")})
+
+
+def _is_sound(line: bytes, path: Path, number: int) -> bool:
+    try:
+        fields = _parse(line, path, number)
+        if number > 1:
+            _event(number - 1, fields, path)
+    except StoreCorruptedError:
+        return False
+    return True
 
 
 def _corrupted(path: Path, number: int, line: bytes) -> StoreCorruptedError:

@@ -7,6 +7,7 @@ it: ``page_content`` is what was said, ``metadata`` says where, when and by whom
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from uuid import UUID
 
 from memory_integrations.delimiters import as_data, strip_injected
 from memory_integrations.errors import EmbeddingMismatchError, MessageError
-from memory_integrations.messages import Message, utc_now
+from memory_integrations.messages import Message, as_unicode, utc_now
 from memory_integrations.scopes import MemoryScope
 from memory_integrations.short_term import arrived
 from memory_integrations.tokens import TokenCounter, check_budget
@@ -353,6 +354,7 @@ class LongTermMemory:
             raise ValueError(f"limit={limit}: expected 1 or more.")
         if not query.strip():
             return []
+        query = as_unicode(query)
         tags = [scope.tag for scope in self.scope.lineage]
         sparse, dense = self._candidates(query, tags)
         unknown = self._unknown(tags, {*sparse, *dense})
@@ -556,9 +558,20 @@ def _as_metadata(message: Message, tag: str, kind: str, order: int) -> dict[str,
         "created_at": message.created_at.isoformat(),
         "kind": kind,
         "order": order,
-        "extra": dict(message.metadata) or None,
+        "extra": _as_json(message.metadata) or None,
     }
     return {key: value for key, value in fields.items() if value is not None}
+
+
+def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        copied: dict[str, Any] = json.loads(json.dumps(dict(metadata), allow_nan=False)) if metadata else {}
+    except (TypeError, ValueError) as error:
+        raise MessageError(
+            f"A message's metadata is not JSON ({error}): expected text, finite numbers, true, false, None, or lists "
+            "and objects of these. Nothing was stored."
+        ) from error
+    return copied
 
 
 def _as_message(point: Any) -> Message:

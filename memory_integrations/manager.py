@@ -121,6 +121,7 @@ class _OpenMemory:
         if qdrant is None:
             from memory_integrations.qdrant_edge import QdrantEdgeClient
 
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._own_client = QdrantEdgeClient(data_dir / "vectors")
         else:
             from qdrant_client import QdrantClient
@@ -427,6 +428,14 @@ class MemoryManager:
     async def amanage_short_term(self, dry_run: bool = False) -> ManagementReceipt | ManagementPlan:
         """Async twin of :meth:`manage_short_term`."""
         return await asyncio.to_thread(self.manage_short_term, dry_run)
+
+    async def aapply(self, plan: ManagementPlan) -> ManagementReceipt:
+        """Async twin of :meth:`apply`."""
+        return await asyncio.to_thread(self.apply, plan)
+
+    async def aundo(self, receipt: ManagementReceipt) -> None:
+        """Async twin of :meth:`undo`."""
+        await asyncio.to_thread(self.undo, receipt)
 
     async def aget_stats(self) -> dict[str, Any]:
         """Async twin of :meth:`get_stats`."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from memory_integrations.errors import MessageError
 
-Content = str | Sequence[Mapping[str, Any]]
-"""Plain text, or a list of content blocks such as ``{"type": "text", "text": "..."}``."""
+Content = str | Sequence[str | Mapping[str, Any]]
+"""Plain text, or a list of texts and content blocks such as ``{"type": "text", "text": "..."}``."""
 
 _ALIASES = {"human": "user", "ai": "assistant", "chatbot": "assistant", "model": "assistant"}
 
@@ -62,9 +62,13 @@ class Message:
         if isinstance(content, str):
             if not content.isascii():
                 object.__setattr__(self, "content", as_unicode(content))
-        elif not isinstance(content, list | tuple):
-            raise MessageError(f"content is {type(content).__name__}: expected text or a list of content blocks.")
-        if moment is not None and moment.tzinfo is not UTC:
+        elif not isinstance(content, list | tuple) or not all(isinstance(block, str | Mapping) for block in content):
+            raise MessageError(f"content={content!r:.80}: expected text, or a list of texts and content blocks.")
+        for name in ("name", "id", "session_id"):
+            value = getattr(self, name)
+            if value is not None and not value.isascii():
+                object.__setattr__(self, name, as_unicode(value))
+        if moment is not None and getattr(moment, "tzinfo", None) is not UTC:
             object.__setattr__(self, "created_at", as_utc(moment))
 
     @property
@@ -72,7 +76,8 @@ class Message:
         """The content as plain text: the text blocks joined by new lines, media left out."""
         if isinstance(self.content, str):
             return self.content
-        return "\n".join(str(block["text"]) for block in self.content if block.get("text"))
+        texts = (block if isinstance(block, str) else block.get("text") for block in self.content)
+        return "\n".join(text for text in texts if isinstance(text, str) and text)
 
     @property
     def speaker(self) -> str:
@@ -99,7 +104,10 @@ def as_utc(moment: datetime) -> datetime:
         raise MessageError(
             f"time {moment!r}: expected a datetime with a time zone, such as datetime.now(timezone.utc)."
         )
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise MessageError(f"time {moment!r} is before the year 1 or after 9999 in UTC.") from None
 
 
 def utc_now() -> datetime:

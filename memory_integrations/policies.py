@@ -7,7 +7,7 @@ Retention is the usual exponential forgetting curve, ``0.5 ** (age / half_life)`
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Reversible, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -69,11 +69,10 @@ class ShortTermPolicy:
             )
         if self.max_entries is not None and self.min_entries > self.max_entries:
             raise PolicyError(f"min_entries={self.min_entries} is over max_entries={self.max_entries}.")
-        if self.access_boost < 0 or not 0 <= self.min_retention <= 1:
-            raise PolicyError(
-                f"access_boost={self.access_boost}, min_retention={self.min_retention}: "
-                "expected 0 or more, and a share between 0 and 1."
-            )
+        for name, most in (("access_boost", math.inf), ("min_retention", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value <= most or value == math.inf:
+                raise PolicyError(f"{name}={value!r}: expected a number, 0 or more, and at most {most}.")
 
 
 def _at_least(least: int, **figures: int | None) -> None:
@@ -128,30 +127,58 @@ def expired(entry: Entry, now: datetime, policy: ShortTermPolicy) -> bool:
 
 
 def evictable(entries: Sequence[Entry], policy: ShortTermPolicy) -> list[Entry]:
-    """The entries that may go: all but the latest ``min_entries`` and the protected ones, oldest first."""
-    return [entry for entry in entries[: len(entries) - policy.min_entries] if not entry.protected]
+    """The entries that may go, oldest first.
+
+    None of the latest ``min_entries``, no protected one, and not the latest user message.
+    """
+    latest = latest_user(entries)
+    older = entries[: max(len(entries) - policy.min_entries, 0)]
+    return [entry for entry in older if not entry.protected and entry.id != latest]
 
 
-def choose_evictions(entries: Sequence[Entry], now: datetime, policy: ShortTermPolicy) -> list[str]:
+def latest_user(entries: Reversible[Entry]) -> str | None:
+    """The id of the latest user message, without which no model knows what to answer."""
+    return next((entry.id for entry in reversed(entries) if entry.message.role == "user"), None)
+
+
+def over_limits(tokens: int, count: int, policy: ShortTermPolicy) -> bool:
+    """Whether so many tokens in so many entries are more than the policy holds."""
+    return tokens > policy.max_tokens or (policy.max_entries is not None and count > policy.max_entries)
+
+
+def at_target(tokens: int, count: int, policy: ShortTermPolicy) -> bool:
+    """Whether an eviction that has begun may end."""
+    target = policy.max_tokens if policy.target_tokens is None else policy.target_tokens
+    return tokens <= target and (policy.max_entries is None or count <= policy.max_entries)
+
+
+def choose_evictions(
+    entries: Sequence[Entry], now: datetime, policy: ShortTermPolicy, *, begun: bool = False
+) -> list[str]:
     """The ids to evict, in order, so that the entries come back under the policy's limits.
 
     Expired entries go first, then by retention, the least first, and by age among equals. When only protected
     entries are left, nothing more goes: the limits then stay exceeded.
+
+    Args:
+        entries: The whole memory, oldest first.
+        now: For expiry and retention.
+        policy: The limits.
+        begun: Whether an eviction is under way already, and goes on down to the target.
     """
     tokens, count = sum(entry.tokens for entry in entries), len(entries)
-    over = tokens > policy.max_tokens or (policy.max_entries is not None and count > policy.max_entries)
-    target = policy.max_tokens if policy.target_tokens is None else policy.target_tokens
+    begun = begun or over_limits(tokens, count, policy)
     candidates = evictable(entries, policy)
     going = [entry for entry in candidates if expired(entry, now, policy)]
     tokens -= sum(entry.tokens for entry in going)
     count -= len(going)
-    if over:
+    if begun:
         gone = {entry.id for entry in going}
         staying = [entry for entry in candidates if entry.id not in gone]
         if policy.decay_half_life is not None:
             staying.sort(key=lambda entry: (retention(entry, now, policy), entry.created_at))
         for entry in staying:
-            if tokens <= target and (policy.max_entries is None or count <= policy.max_entries):
+            if at_target(tokens, count, policy):
                 break
             going.append(entry)
             tokens -= entry.tokens
@@ -232,8 +259,8 @@ def _unexpired(
     entries: Sequence[Entry], now: datetime, policy: ShortTermPolicy, reasons: dict[str, DropReason]
 ) -> Sequence[Entry]:
     """The entries not past their age; the latest user message never is."""
-    latest = next((entry for entry in reversed(entries) if entry.message.role == "user"), None)
-    gone = {entry.id for entry in entries if entry is not latest and expired(entry, now, policy)}
+    latest = latest_user(entries)
+    gone = {entry.id for entry in entries if entry.id != latest and expired(entry, now, policy)}
     reasons.update(dict.fromkeys(gone, "expired"))
     return [entry for entry in entries if entry.id not in gone]
 

@@ -163,10 +163,13 @@ def rank(
     np.maximum.at(best, sessions[found], relevance[found])
     named = np.zeros(len(table.speakers), dtype=np.float32)
     named[[table.speakers[name] for name in named_speakers(question, list(table.speakers))]] = weights.speaker
-    score = (
+    inherited = (
         relevance[rows]
         + weights.near * (relevance[before] + relevance[after] + relevance[two_before] + relevance[two_after])
         + weights.answer * after_question * relevance[before]
+    )
+    score = (
+        inherited
         + weights.session * best[sessions[rows]]
         + named[table.column(_SPEAKER)[rows]]
         + weights.opener * (before < 0)
@@ -174,6 +177,7 @@ def rank(
     )
     if period := named_period(question):
         score += weights.when * np.exp(-_days_after(table.column(_DAY)[rows], period) / weights.fade_days)
+    score[inherited <= 0] = 0  # a bonus alone makes no message relevant
     order = np.lexsort((rows, -score))[:limit]
     possible = _highest(weights)
     return [(table.ids[rows[i]], float(score[i]) / possible) for i in order if score[i] > 0]
@@ -212,23 +216,26 @@ Period = tuple[int | None, int, int | None]
 """Year, month and day; a year or a day that was not named is None."""
 
 _MONTHS = {name.lower(): number for number, name in enumerate(calendar.month_name) if name}
-_MAY_IS_A_MONTH = frozenset(("in", "of", "since", "by", "until", "early", "late", "mid", "during", "last"))
+_DATED = re.compile(
+    rf"(?:\b(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? )?\b(?P<month>{'|'.join(_MONTHS)})\b"
+    r"(?: (?P<day_after>\d{1,2})(?:st|nd|rd|th)?\b)?(?P<year>,? \d{4}\b)?",
+    re.IGNORECASE,
+)
+_YEAR = re.compile(r"\b(?:19|20)\d\d\b")
+_BEFORE_MAY = re.compile(r"\b(?:in|of|since|by|until|early|late|mid|during|last|this) $", re.IGNORECASE)
 _TRAILING_QUESTION = re.compile(r"[?？]\s*(?:\[[^\]]*\])?\s*$")  # a trailing [attachment] does not hide it
 
 
 def named_period(question: str) -> Period | None:
     """The time that "8 May 2023", "May 8th" or "in July" names; None when no month is named. English."""
-    words = re.findall(r"[a-z]+|\d+", question.lower())
-    year = next((int(word) for word in words if re.fullmatch(r"(?:19|20)\d\d", word)), None)
-    for i, word in enumerate(words):
-        if word not in _MONTHS:
+    for match in _DATED.finditer(question):
+        day = match["day"] or match["day_after"]
+        plain = not day and not match["year"]
+        if match["month"].lower() == "may" and plain and not _BEFORE_MAY.search(question[: match.start()]):
             continue
-        around = words[max(0, i - 2) : i] + words[i + 1 : i + 2]
-        day = next((int(number) for number in around if number.isdigit() and 0 < int(number) < 32), None)
-        dated = day is not None or (i + 1 < len(words) and words[i + 1].isdigit())
-        if word == "may" and not dated and not (i and words[i - 1] in _MAY_IS_A_MONTH):
-            continue
-        return year, _MONTHS[word], day
+        year = _YEAR.search(question)
+        number = int(day) if day else 0
+        return int(year[0]) if year else None, _MONTHS[match["month"].lower()], number if 0 < number < 32 else None
     return None
 
 

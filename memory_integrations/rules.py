@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from memory_integrations.decisions import Compress, Decision, Delete, Promote
+from memory_integrations.delimiters import strip_injected
 from memory_integrations.policies import Entry, ShortTermPolicy, evictable, expired, retention
 from memory_integrations.statements import LISTS, statements
 
@@ -125,10 +126,10 @@ def promotions(entries: Sequence[Entry], facts: Mapping[str, Any]) -> list[Promo
     for entry in entries:
         if entry.role != "user" or entry.original is not None or not isinstance(entry.message.content, str):
             continue
-        for key, value in statements(entry.message.content):
-            if key in LISTS:
-                before = known.get(key)
-                value = [*before, *(v for v in value if v not in before)] if isinstance(before, list) else value
+        for key, value in statements(strip_injected(entry.message.content)):
+            if key in LISTS and key in known:
+                before = known[key] if isinstance(known[key], list) else [known[key]]
+                value = [*before, *(item for item in value if item not in before)]
             if known.get(key) != value:
                 known[key] = value
                 found.append(Promote(entry.id, key, value, "stated in the first person", RULE_CONFIDENCE))

@@ -81,8 +81,11 @@ class MemoryScope:
                 )
             return cls(user, sessions[0] if sessions else None)
         if encoded := re.fullmatch(r"user=([^/]+)(?:/session=([^/]+))?", scope):
-            user, session = encoded.groups()
-            return cls(unquote(user), None if session is None else unquote(session))
+            try:
+                user, session = (part and unquote(part, errors="strict") for part in encoded.groups())
+            except UnicodeDecodeError:
+                raise ScopeError(f"scope={scope!r}: its percent codes are no UTF-8 text.") from None
+            return cls(user, session)
         raise ScopeError(f"scope={scope!r}: expected {_EXPECTED}.")
 
     def __str__(self) -> str:

@@ -10,12 +10,22 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal, overload
 
 from memory_integrations.errors import ManagementError, MessageError
 from memory_integrations.messages import Content, Message, as_unicode, transcript, utc_now
-from memory_integrations.policies import Entry, Selection, ShortTermPolicy, choose_evictions, expired, select_view
+from memory_integrations.policies import (
+    Entry,
+    Selection,
+    ShortTermPolicy,
+    at_target,
+    choose_evictions,
+    expired,
+    latest_user,
+    over_limits,
+    select_view,
+)
 from memory_integrations.tokens import TokenCounter, check_budget
 
 
@@ -155,6 +165,9 @@ class ShortTermMemory:
     def add_message(self, message: Message) -> str:
         """Add a message, whole and whatever its content; see :meth:`add`."""
         now = self._clock()
+        known = self._entries.get(message.id) if message.id else None
+        if known is not None and message.created_at is None:  # the time it arrived at first is its time
+            message = replace(message, created_at=known.created_at)
         return self._admit(arrived(message, self.session_id, now), now)
 
     def extend(self, messages: Iterable[Message]) -> list[str]:
@@ -327,31 +340,33 @@ class ShortTermMemory:
 
     def _evict(self, now: datetime) -> None:
         policy, entries = self.policy, self._entries
-        over = self._tokens > policy.max_tokens or (
-            policy.max_entries is not None and len(entries) > policy.max_entries
-        )
-        oldest = next(iter(entries.values()))
-        if not over and not expired(oldest, now, policy):
+        over = over_limits(self._tokens, len(entries), policy)
+        if not over and not expired(next(iter(entries.values())), now, policy):
             return
         # The usual case, the oldest of a plain conversation must go, without looking at all the others.
-        while over and policy.decay_half_life is None and len(entries) > policy.min_entries:
-            oldest = next(iter(entries.values()))
-            if oldest.protected:
-                break
-            del entries[oldest.id]
-            self._tokens -= oldest.tokens
-            target = policy.max_tokens if policy.target_tokens is None else policy.target_tokens
-            over = self._tokens > target or (policy.max_entries is not None and len(entries) > policy.max_entries)
-        if over or policy.max_age is not None:
-            for entry_id in choose_evictions(list(entries.values()), now, policy):
-                self._tokens -= entries.pop(entry_id).tokens
+        if over and policy.decay_half_life is None and policy.max_age is None:
+            latest = latest_user(entries.values())
+            while over and len(entries) > policy.min_entries:
+                oldest = next(iter(entries.values()))
+                if oldest.protected or oldest.id == latest:
+                    break
+                del entries[oldest.id]
+                self._tokens -= oldest.tokens
+                over = not at_target(self._tokens, len(entries), policy)
+            if not over:
+                return
+        for entry_id in choose_evictions(list(entries.values()), now, policy, begun=over):
+            self._tokens -= entries.pop(entry_id).tokens
 
     def _valid_until(self, entries: Sequence[Entry], now: datetime) -> datetime | None:
         """When the next entry expires."""
         if self.policy.max_age is None:
             return None
-        ages = [entry.created_at + self.policy.max_age for entry in entries if not entry.protected]
-        return min((moment for moment in ages if moment >= now), default=now + timedelta(days=36500))
+        try:
+            ages = [entry.created_at + self.policy.max_age for entry in entries if not entry.protected]
+        except OverflowError:  # an age that no entry can reach
+            return None
+        return min((moment for moment in ages if moment >= now), default=None)
 
 
 def arrived(message: Message, session_id: str | None, now: datetime) -> Message:

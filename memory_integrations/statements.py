@@ -71,11 +71,10 @@ _QUOTATION = re.compile(
 _QUOTE_MARK = re.compile(r"[\"“”„«»‹›「」『』`]|(?<!\w)['‘]|^\s*[>|*]")
 _NOT_PLAIN = re.compile(
     r"\b(?:if|would\w*|could\w*|should\w*|might|maybe|perhaps|wish\w*|suppos\w+|imagin\w+|pretend\w*|were|unless"
-    r"|whether|hypothetical\w*|not|never|no|none|\w+n't|cannot"
-    r"|used to|any ?more|former\w*|previously|almost|nearly|sa(?:id|ys?|ying)|tell\w*|told|ask\w*|quot\w+|wrote"
-    r"|writes?|jok\w+|kidding|sarcas\w+|lol|as if|example|e\.g|role ?play\w*|character|story|novel|lyrics?|translat\w+|sentence"
-    r"|phrase|think|thought|guess|dream\w*|feels? like|seems?|until|before|once|as a child|temporarily|probably|some ?day"
-    r"|quotation)\b",
+    r"|whether|hypothetical\w*|not|never|no|none|\w+n't|cannot|used to|any ?more|former\w*|previously|almost|nearly"
+    r"|sa(?:id|ys?|ying)|tell\w*|told|ask\w*|quot\w+|wrote|writes?|jok\w+|kidding|sarcas\w+|lol|as if|example|e\.g"
+    r"|role ?play\w*|character|story|novel|lyrics?|translat\w+|sentence|phrase|think|thought|guess|dream\w*|feels? like"
+    r"|seems?|until|before|once|as a child|temporarily|probably|some ?day|quotation)\b",
     re.IGNORECASE,
 )
 _OPENING = re.compile(

@@ -10,10 +10,12 @@ import os
 import re
 import tempfile
 import warnings
+from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha1
+from hashlib import sha1, sha256
 from importlib.util import find_spec
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from memory_integrations.errors import BudgetError
@@ -23,7 +25,6 @@ MEDIA_TOKENS = 765
 """What an image, audio or file block costs, whatever the length of its encoding: OpenAI's figure for a
 1024 x 1024 image at high detail."""
 
-_ENCODING_URL = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
 _MEDIA_TYPES = frozenset(
     ("image", "image_url", "input_image", "audio", "input_audio", "video", "file", "input_file", "document", "media")
 )
@@ -69,17 +70,22 @@ class TokenCounter:
         """Tokens of a text. Special tokens in it count as the plain text they are."""
         return (self._count or self._loaded())(text)
 
-    def count_content(self, content: str | Sequence[Mapping[str, Any]]) -> int:
-        """Tokens of a message's content: its text, plus a fixed figure for every media block."""
+    def count_content(self, content: str | Sequence[str | Mapping[str, Any]]) -> int:
+        """Tokens of a message's content: its text, plus a fixed figure for every media block.
+
+        A block of a kind that is not known counts as it would be printed, and at most as a media block.
+        """
         if isinstance(content, str):
             return self.count(content)
-        return sum(self._count_block(block) for block in content)
+        return sum(self.count(block) if isinstance(block, str) else self._count_block(block) for block in content)
 
     def _count_block(self, block: Mapping[str, Any]) -> int:
         if block.get("type") in _MEDIA_TYPES:
             return self.media_tokens
-        text = block.get("text")
-        return self.count(text if isinstance(text, str) else repr(block))
+        for inside in (block.get("text"), block.get("content")):
+            if isinstance(inside, str | list | tuple):
+                return self.count_content(inside)
+        return min(self.count(repr(block)[: 8 * self.media_tokens]), self.media_tokens)
 
     def _loaded(self) -> Callable[[str], int]:
         if self._count is None:
@@ -100,12 +106,10 @@ def check_budget(tokens: int | None, name: str = "max_tokens") -> int | None:
 
 @functools.cache
 def _counting_function(model: str | None) -> Callable[[str], int]:
-    name = _encoding_name(model)
-    directory = _encoding_directory(name) or _encoding_directory(name := DEFAULT_ENCODING)
-    if directory is None:
+    encode = _encode(_encoding_name(model)) or _encode(DEFAULT_ENCODING)
+    if encode is None:
         _warn_of_estimate()
         return estimate_tokens
-    encode = _encoding(name, directory).encode_ordinary
     return lambda text: len(encode(text))
 
 
@@ -133,29 +137,44 @@ def _encoding_name(model: str | None) -> str:
         return DEFAULT_ENCODING
 
 
-def _encoding_directory(name: str) -> Path | None:
-    """The first directory that holds the encoding's file under the name that tiktoken gives it."""
-    file = sha1(_ENCODING_URL.format(name).encode(), usedforsecurity=False).hexdigest()
-    candidates: list[Path] = []
-    for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
-        if os.environ.get(variable):
-            candidates.append(Path(os.environ[variable]))
-    candidates.append(Path(tempfile.gettempdir()) / "data-gym-cache")
-    if (spec := find_spec("llama_index")) and spec.submodule_search_locations:
-        candidates += [Path(p) / "core" / "_static" / "tiktoken_cache" for p in spec.submodule_search_locations]
-    return next((directory for directory in candidates if (directory / file).is_file()), None)
+@functools.cache
+def _encode(name: str) -> Callable[[str], list[int]] | None:
+    """The encoding's function, or None where its file is on no disk.
 
-
-def _encoding(name: str, directory: Path) -> Any:
+    tiktoken's own loading would download a file that is missing, and delete one that is damaged before it downloads
+    that. So its recipe for the encoding is run with a loader that only reads.
+    """
     import tiktoken
+    from tiktoken_ext.openai_public import ENCODING_CONSTRUCTORS
 
-    # tiktoken looks only where this variable points, and would download into it; the file is known to be there.
-    before = os.environ.get("TIKTOKEN_CACHE_DIR")
-    os.environ["TIKTOKEN_CACHE_DIR"] = str(directory)
+    recipe = ENCODING_CONSTRUCTORS.get(name.removesuffix("_harmony"))  # which only adds special tokens
+    if recipe is None or "load_tiktoken_bpe" not in recipe.__code__.co_names:
+        return None
     try:
-        return tiktoken.get_encoding(name)
-    finally:
-        if before is None:
-            del os.environ["TIKTOKEN_CACHE_DIR"]
-        else:
-            os.environ["TIKTOKEN_CACHE_DIR"] = before
+        parts = FunctionType(recipe.__code__, {**recipe.__globals__, "load_tiktoken_bpe": _read_ranks})()
+    except FileNotFoundError:
+        return None
+    return tiktoken.Encoding(**{**parts, "name": name}).encode_ordinary
+
+
+def _read_ranks(url: str, expected_hash: str | None = None) -> dict[bytes, int]:
+    """The tokens and their ranks, from the first undamaged copy of the file that is published at a URL."""
+    name = sha1(url.encode(), usedforsecurity=False).hexdigest()  # what tiktoken calls the file in a cache
+    for directory in _directories():
+        path = directory / name
+        data = path.read_bytes() if path.is_file() else b""
+        if data and (expected_hash is None or sha256(data).hexdigest() == expected_hash):
+            pairs = (line.split() for line in data.splitlines() if line)
+            return {b64decode(token): int(rank) for token, rank in pairs}
+    raise FileNotFoundError(url)
+
+
+def _directories() -> list[Path]:
+    """Where the files of encodings may be."""
+    named = [os.environ.get("TIKTOKEN_CACHE_DIR"), os.environ.get("DATA_GYM_CACHE_DIR")]
+    found = [Path(directory) for directory in named if directory]
+    found.append(Path(tempfile.gettempdir()) / "data-gym-cache")
+    spec = find_spec("llama_index")
+    if spec is not None and spec.submodule_search_locations:
+        found += [Path(parent) / "core" / "_static" / "tiktoken_cache" for parent in spec.submodule_search_locations]
+    return found

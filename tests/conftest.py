@@ -1,0 +1,68 @@
+"""Hypothesis profiles, and what many tests start from: a clock, a directory of facts, a fresh interpreter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from memory_integrations import FeatureMemory, MemoryScope, TokenCounter
+from memory_integrations.features import open_shelves
+from memory_integrations.journal import JsonlJournal
+from strategies import Clock
+
+_COMMON = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+}
+settings.register_profile("default", max_examples=60, stateful_step_count=25, **_COMMON)
+settings.register_profile("benchmark", max_examples=2000, stateful_step_count=60, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
+OpenFacts = Callable[..., FeatureMemory]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still until it is advanced."""
+    return Clock()
+
+
+@pytest.fixture(scope="session")
+def counter() -> TokenCounter:
+    """The default counter; its encoding is loaded once."""
+    return TokenCounter()
+
+
+@pytest.fixture
+def open_facts(tmp_path: Path, clock: Clock) -> OpenFacts:
+    """Opens the facts of a scope; each call opens the directory anew, as another process would."""
+
+    def open_facts(scope: str | MemoryScope = "user:ann", directory: Path = tmp_path) -> FeatureMemory:
+        return FeatureMemory(open_shelves(JsonlJournal(directory, clock)), MemoryScope.parse(scope))
+
+    return open_facts
+
+
+@pytest.fixture
+def run_python() -> RunPython:
+    """Runs code in a fresh interpreter; a failure shows what it printed."""
+
+    def run(code: str, *args: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, args)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, **(env or {})},
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return run

@@ -1,0 +1,130 @@
+"""What several tests draw from: a clock, identifiers, JSON, and conversations that tools take part in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from memory_integrations import Entry, Message, ToolCall
+
+START = datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+
+class Clock:
+    """A clock that stands still until it is advanced."""
+
+    def __init__(self, now: datetime = START) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float = 1) -> datetime:
+        self.now += timedelta(seconds=seconds)
+        return self.now
+
+
+# Text that a careless parser, escaper or file name would trip over.
+NASTY = [
+    "/session:", "session:", "user:", "user=", "global", ":", "/", "\\", "%", "%2F", "%3A", "..", "\0", "\n", "\r\n",
+    "\u2028", "\x85", "{", "}", "{{x}}", "{0}", "%s", "$x", "<", ">", "</", "&", '"', "'", "`", "İ", "ß", "é", "e\u0301",
+    "а", "a", "A", "Ω", "日本語", "👩‍👩‍👧", "\ufeff", "\u202e", "\u200b", "CON", "NUL", " ", "\t", "-", "=", "0",
+]  # fmt: skip
+
+unicode_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+any_text = st.text(max_size=40)
+nasty_text = st.lists(st.sampled_from(NASTY) | unicode_text, max_size=6).map("".join)
+identifiers = nasty_text.filter(bool)
+long_identifiers = st.builds(lambda part, times: part * times, identifiers, st.integers(1, 10_240)).map(
+    lambda text: text[:10_240]
+)
+
+json_scalars = (
+    st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.floats(allow_nan=False, allow_infinity=False)
+) | nasty_text
+json_values = st.recursive(
+    json_scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(nasty_text, inner, max_size=4),
+    max_leaves=8,
+)
+
+words = st.sampled_from(
+    "tea bread harbour Lisbon garden blue seven piano walked train rain letter never always quiet market".split()
+)
+sentences = st.lists(words, min_size=1, max_size=12).map(" ".join)
+
+CALL_IDS = ["a", "b", "c", ""]
+
+
+def tool_call(call_id: str) -> ToolCall:
+    """A call of a tool that answers anything."""
+    return ToolCall(call_id, "look_up", {"id": call_id})
+
+
+def result(call_id: str | None, content: str = "found") -> Message:
+    """The result of a call."""
+    return Message("tool", content, tool_call_id=call_id)
+
+
+def calls(*call_ids: str, content: str = "") -> Message:
+    """An assistant's message that makes calls."""
+    return Message("assistant", content, tool_calls=tuple(map(tool_call, call_ids)))
+
+
+_call_lists = st.lists(st.sampled_from(CALL_IDS), min_size=1, max_size=3)
+_plain = st.builds(Message, st.sampled_from(["user", "user", "assistant", "system"]), sentences)
+_calling = st.builds(lambda ids, text: calls(*ids, content=text), _call_lists, st.just("") | sentences)
+_results = st.builds(result, st.sampled_from([*CALL_IDS, "unknown", None]), sentences)
+
+
+@st.composite
+def _exchanges(draw: st.DrawFn) -> list[Message]:
+    """A call with its results: now and then one missing, one too many, out of order, or with talk in between."""
+    ids = draw(st.lists(st.sampled_from(CALL_IDS), min_size=1, max_size=3, unique=True))
+    answered = draw(st.permutations(ids))[draw(st.sampled_from([0, 0, 0, 1])) :]
+    extra = draw(st.lists(_results | _plain, max_size=1))
+    found = [*(result(call_id, draw(sentences)) for call_id in answered), *extra]
+    if draw(st.booleans()):
+        found = list(draw(st.permutations(found)))
+    return [calls(*ids, content=draw(st.just("") | sentences)), *found]
+
+
+histories = st.lists(_plain.map(lambda m: [m]) | _exchanges() | (_calling | _results).map(lambda m: [m]), max_size=8).map(
+    lambda parts: [message for part in parts for message in part]
+)
+"""Messages in which calls and results are mostly, but not always, as they should be."""
+
+
+@st.composite
+def entry_lists(draw: st.DrawFn, messages: st.SearchStrategy[list[Message]] = histories) -> list[Entry]:
+    """Entries of a short-term memory: of any size and age, some pinned."""
+    return [
+        Entry(
+            id=f"m{number}",
+            message=Message(
+                message.role,
+                message.content,
+                id=f"m{number}",
+                tool_calls=message.tool_calls,
+                tool_call_id=message.tool_call_id,
+            ),
+            tokens=draw(st.integers(0, 40)),
+            created_at=START - timedelta(seconds=draw(st.integers(0, 100))),
+            accesses=draw(st.sampled_from([0, 0, 1, 5])),
+            pinned=draw(st.sampled_from([False] * 9 + [True])),
+        )
+        for number, message in enumerate(draw(messages))
+    ]
+
+
+def ids_of(items: Iterable[Any]) -> list[str]:
+    """The ids of entries or messages, in order."""
+    return [item.id for item in items]
+
+
+def latest_user_id(items: Sequence[Any]) -> str | None:
+    """The id of the latest message or entry of a user."""
+    return next((item.id for item in reversed(items) if item.role == "user"), None)

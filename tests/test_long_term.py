@@ -1,0 +1,339 @@
+"""Long-term memory on the real embedded engine."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from langchain_core.embeddings import Embeddings
+
+from memory_integrations import (
+    BudgetError,
+    EmbeddingMismatchError,
+    MemoryManager,
+    Message,
+    MessageError,
+    StoreLockedError,
+    TokenCounter,
+)
+from memory_integrations.delimiters import delimit
+from memory_integrations.long_term import point_id
+from memory_integrations.qdrant_edge import QdrantEdgeClient
+
+NOON = datetime(2025, 5, 8, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[MemoryManager]:
+    with MemoryManager("user:ann", data_dir=tmp_path, clock=lambda: NOON) as memory:
+        yield memory
+
+
+def texts(memory: MemoryManager, query: str, limit: int = 5) -> list[str]:
+    return [hit.text for hit in memory.search_long_term(query, limit)]
+
+
+def test_an_exchange_is_found_again_as_the_model_will_see_it(manager: MemoryManager) -> None:
+    ids = manager.long_term.store_conversation("I adopted a beagle called Toto.", "Congratulations!", "s1")
+    hit = manager.search_long_term("what is the dog called? the beagle")[0]
+    assert hit.text == "8 May 2025 user: I adopted a beagle called Toto."
+    assert hit.id == ids[0]
+    assert hit.metadata["session_id"] == "s1"
+    assert 0 < hit.score <= 1
+
+
+def test_hits_come_best_first_and_no_more_than_asked_for(manager: MemoryManager) -> None:
+    for i in range(20):
+        manager.long_term.store_conversation(f"Apples and pears, basket {i}", "Noted", f"s{i}")
+    hits = manager.search_long_term("apples and pears", limit=7)
+    assert len(hits) == 7
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_an_answer_is_found_through_its_question(manager: MemoryManager) -> None:
+    memory = manager.long_term
+    for i in range(30):
+        memory.store_conversation(f"Topic {i} of the day is weather", "Sunny, mostly", f"noise{i}")
+    memory.store_messages(
+        [
+            Message("user", "Which instrument did you pick up this year?", name="Tom", session_id="s"),
+            Message("user", "The cello! Every evening.", name="Ann", session_id="s"),
+        ]
+    )
+    assert "The cello! Every evening." in " ".join(texts(manager, "What instrument did Ann pick up?", 2))
+
+
+def test_p7_the_same_message_stored_twice_is_one_memory_that_keeps_its_time_and_place(manager: MemoryManager) -> None:
+    first = Message("user", "My bike is red", id="m1", session_id="s", created_at=NOON)
+    again = Message("user", "My bike is red", id="m1", session_id="s", created_at=NOON + timedelta(days=9))
+    manager.long_term.store_messages([first])
+    order = manager.search_long_term("bike")[0].metadata["order"]
+    manager.long_term.store_messages([again])
+    assert manager.long_term.count() == 1
+    hit = manager.search_long_term("bike")[0]
+    assert (hit.metadata["order"], hit.metadata["created_at"]) == (order, NOON.isoformat())
+
+
+def test_p11_storing_again_keeps_metadata_that_others_added(manager: MemoryManager) -> None:
+    memory = manager.long_term
+    [stored] = memory.store_messages([Message("user", "The code word is heron", id="m1")])
+    memory.vectorstore.client.set_payload("memory_integrations", {"reviewed": True}, points=[stored], key="metadata")
+    memory.store_messages([Message("user", "The code word is heron", id="m1")])
+    assert memory.search("code word")[0].metadata["reviewed"] is True
+
+
+def test_scopes_are_apart_and_global_is_inherited(manager: MemoryManager) -> None:
+    bob, everybody = manager.for_scope("user:bob"), manager.for_scope("global")
+    manager.long_term.store_conversation("My locker code is 1234", "ok then")
+    bob.long_term.store_conversation("My locker code is 9876", "ok then")
+    everybody.long_term.store_file_summary("handbook.pdf", "Locker codes are changed every March.")
+    mine = texts(manager, "locker code", 10)
+    assert any("1234" in text for text in mine)
+    assert any("handbook.pdf" in text for text in mine)
+    assert not any("9876" in text for text in mine)
+    assert [text for text in texts(everybody, "locker code", 10) if "1234" in text or "9876" in text] == []
+    assert bob.long_term.count() == 2
+
+
+def test_a_users_sessions_share_memories_and_a_lone_session_keeps_its_own(manager: MemoryManager) -> None:
+    manager.for_scope("user:ann/session:1").add_turn("I play the oboe", "Lovely")
+    assert texts(manager.for_scope("user:ann/session:2"), "oboe")
+    alone = manager.for_scope("session:kiosk")
+    alone.add_turn("I want a ticket to Faro", "Here you are")
+    assert texts(alone, "ticket")
+    assert not texts(manager.for_scope("session:other"), "ticket")
+
+
+def test_p22_deleting_touches_only_the_scope_and_says_the_true_number(manager: MemoryManager) -> None:
+    bob = manager.for_scope("user:bob")
+    mine = manager.long_term.store_conversation("red kite", "blue kite")
+    theirs = bob.long_term.store_conversation("red kite", "blue kite")
+    assert manager.long_term.delete([*mine[:1], *theirs, point_id("user:ann", "unknown")]) == 1
+    assert (manager.long_term.count(), bob.long_term.count()) == (1, 2)
+    assert not any("red kite" in text for text in texts(manager, "red kite"))
+
+
+def test_p29_every_page_is_read(manager: MemoryManager) -> None:
+    said = [Message("user", f"Sentence number {i}", id=f"m{i}", session_id="s") for i in range(600)]
+    manager.long_term.store_messages(said)
+    assert [message.id for message in manager.long_term.messages()] == [message.id for message in said]
+    assert manager.long_term.count() == 600
+
+
+def test_messages_come_back_as_they_were_said(manager: MemoryManager) -> None:
+    said = Message("user", "Hej! {x} 漢字 🎻", "Maya", "m1", "s", NOON, {"lang": "sv", "n": [1, {"a": None}]})
+    manager.long_term.store_messages([said])
+    assert list(manager.long_term.messages()) == [said]
+
+
+def test_p10_injected_blocks_are_not_stored_and_other_roles_are_no_memories(manager: MemoryManager) -> None:
+    echo = delimit("recalled", "8 May 2025 user: the old secret")
+    stored = manager.long_term.store_messages(
+        [
+            Message("system", "You are a helpful assistant"),
+            Message("tool", '{"rows": 3}', tool_call_id="c1"),
+            Message("user", f"{echo}\nWhat did I say?"),
+            Message("assistant", echo),
+        ]
+    )
+    assert len(stored) == 1
+    assert [message.text for message in manager.long_term.messages()] == ["What did I say?"]
+
+
+def test_memories_survive_a_restart_p37(tmp_path: Path) -> None:
+    with MemoryManager("user:ann", data_dir=tmp_path) as memory:
+        memory.add_turn("My favourite bird is the heron", "A fine bird")
+    with MemoryManager("user:ann/session:new", data_dir=tmp_path) as memory:
+        assert "heron" in memory.get_context("Which bird do I like?").combined
+
+
+def test_p25_a_directory_held_by_another_process_says_so_and_facts_still_work(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    script = (
+        "import sys; from memory_integrations import MemoryManager\n"
+        "m = MemoryManager('user:a', data_dir=sys.argv[1]); m.add_turn('hello there', 'hi'); print('ready', flush=True)\n"
+        "sys.stdin.readline()"
+    )
+    arguments = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline().strip() == "ready"
+        memory = MemoryManager("user:a", data_dir=tmp_path)
+        memory.set_fact("works", True)
+        with pytest.raises(StoreLockedError, match=str(tmp_path)):
+            memory.search_long_term("hello")
+        holder.communicate("\n")
+    assert memory.search_long_term("hello there")
+    memory.close()
+
+
+class Other(Embeddings):
+    model = "other/three"
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self.embed_query(text) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return [float(len(text)), 1.0, float(text.count("e"))]
+
+
+def test_any_langchain_embedding_plugs_in(tmp_path: Path) -> None:
+    with MemoryManager("user:a", data_dir=tmp_path, embeddings=Other()) as memory:
+        memory.add_turn("The lighthouse is in Porto", "I see")
+        assert "lighthouse" in texts(memory, "Where is the lighthouse?")[0]
+
+
+def test_p28_another_embedding_is_refused_by_name_and_size(tmp_path: Path) -> None:
+    with MemoryManager("user:a", data_dir=tmp_path) as memory:
+        memory.add_turn("hello there", "general")
+    with MemoryManager("user:a", data_dir=tmp_path, embeddings=Other()) as memory:
+        with pytest.raises(EmbeddingMismatchError, match=r"wordllama.* 256 .*other/three.* 3"):
+            memory.search_long_term("hello")
+    with MemoryManager("user:a", data_dir=tmp_path) as memory:
+        assert memory.long_term.count() == 2
+
+
+def test_the_ecosystems_own_class_reads_ours_and_ours_reads_its(manager: MemoryManager) -> None:
+    manager.add_turn("The violin is in the attic", "Thanks for telling me")
+    store = manager.long_term.vectorstore
+    assert any("violin" in document.page_content for document in store.similarity_search("violin in the attic", k=2))
+    store.add_texts(["The trumpet is in the cellar"], metadatas=[{"scope": "user:ann"}])
+    assert texts(manager, "trumpet cellar")[0] == "note: The trumpet is in the cellar"
+    store.add_texts(["Nobody's tuba"])
+    assert not any("tuba" in text for text in texts(manager, "tuba", 50))
+
+
+def test_a_ready_client_is_used_and_not_closed(tmp_path: Path) -> None:
+    client = QdrantEdgeClient(tmp_path / "mine")
+    with MemoryManager("user:a", data_dir=tmp_path, qdrant=client) as memory:
+        memory.add_turn("kept by a client of mine", "yes")
+    assert client.count("memory_integrations").count == 2
+    client.close()
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
+def test_qdrant_clients_own_local_mode_serves_as_well(tmp_path: Path) -> None:
+    from qdrant_client import QdrantClient
+
+    client = QdrantClient(":memory:")
+    with MemoryManager("user:a", data_dir=tmp_path, qdrant=client) as memory:
+        memory.add_turn("The key is under the mat", "Understood")
+        assert "mat" in texts(memory, "where is the key?")[0]
+
+
+def test_file_summaries_are_replaced_not_doubled(manager: MemoryManager) -> None:
+    manager.store_file_summary("lease.pdf", "Pets need written consent.")
+    manager.store_file_summary("lease.pdf", "Pets are forbidden.")
+    assert manager.long_term.count() == 1
+    assert texts(manager, "pets lease.pdf") == ["8 May 2025 lease.pdf: Pets are forbidden."]
+
+
+def test_relevant_context_stays_within_its_budget(manager: MemoryManager) -> None:
+    for i in range(30):
+        manager.long_term.store_conversation(f"Recipe {i}: bread with olives and thyme", "Delicious", f"s{i}")
+    count = TokenCounter().count
+    for budget in (0, 10, 50, 200):
+        assert count(manager.long_term.get_relevant_context("bread recipe", max_tokens=budget)) <= budget
+    with pytest.raises(BudgetError):
+        manager.long_term.get_relevant_context("bread", max_tokens=-1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "null \0 byte",
+        "{braces} {{x}}",
+        "\ud83d lone surrogate",
+        "x" * 1_000_000,
+        "？全角",
+        "\u202eevil",
+        "a\r\nb",
+        "🎻" * 2000,
+    ],
+    ids=["null", "braces", "surrogate", "1 MB", "wide", "bidi", "crlf", "emoji"],
+)
+def test_any_text_is_stored_and_found(manager: MemoryManager, text: str) -> None:
+    manager.add_turn(text, "noted, thank you")
+    assert manager.long_term.count() == 2
+    manager.search_long_term(text[:2000])
+
+
+@pytest.mark.parametrize(("user", "assistant"), [("", ""), ("  ", "\n")])
+def test_an_empty_exchange_is_refused(manager: MemoryManager, user: str, assistant: str) -> None:
+    with pytest.raises(MessageError, match="empty"):
+        manager.long_term.store_conversation(user, assistant)
+    assert manager.long_term.count() == 0
+
+
+def test_metadata_that_is_not_json_is_refused_before_anything_is_stored(manager: MemoryManager) -> None:
+    with pytest.raises(MessageError, match="metadata"):
+        manager.long_term.store_messages([Message("user", "hello there", metadata={"f": object()})])
+    assert manager.long_term.count() == 0
+
+
+def test_bad_arguments_say_what_was_expected(manager: MemoryManager) -> None:
+    with pytest.raises(ValueError, match="limit=0"):
+        manager.search_long_term("x", limit=0)
+    with pytest.raises(MessageError, match="filename"):
+        manager.store_file_summary("", "text")
+    assert manager.search_long_term("   ") == []
+    assert manager.search_long_term("nothing was stored yet") == []
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(query=st.text(max_size=200))
+def test_any_query_is_answered(manager: MemoryManager, query: str) -> None:
+    if not manager.long_term.count():
+        manager.add_turn("Ann and Bob met in May 2023?", "In 2023, yes.")
+    assert all(hit.text for hit in manager.search_long_term(query, 3))
+
+
+def test_p26_eight_threads_and_tasks_lose_nothing(manager: MemoryManager) -> None:
+    def work(user: int) -> None:
+        memory = manager.for_scope(f"user:{user}")
+        for i in range(25):
+            memory.long_term.store_conversation(f"user {user} says number {i}", "noted", f"s{i}")
+            found = memory.search_long_term(f"number {i}", 50)
+            assert all(hit.metadata["scope"] == f"user:{user}" for hit in found)
+
+    threads = [threading.Thread(target=work, args=(user,)) for user in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [manager.for_scope(f"user:{user}").long_term.count() for user in range(8)] == [50] * 8
+
+    async def together() -> None:
+        shared = manager.for_scope("user:tasks")
+        await asyncio.gather(*(shared.aadd_turn(f"task {i} reports", "good") for i in range(50)))
+
+    asyncio.run(together())
+    assert manager.for_scope("user:tasks").long_term.count() == 100
+
+
+def test_p24_nothing_erased_is_left_in_any_file(tmp_path: Path) -> None:
+    with MemoryManager("user:ann", data_dir=tmp_path) as memory:
+        for i in range(50):
+            memory.add_turn(f"planted-{i:04d}-xyzzy is my word", f"answer-{i:04d}-plugh")
+        memory.set_fact("secret", "planted-fact-xyzzy")
+        bob = memory.for_scope("user:bob")
+        bob.add_turn("bob-stays-here", "of course")
+        receipt = memory.erase()
+        assert (receipt.facts, receipt.memories, receipt.messages) == (1, 100, 100)
+        assert memory.search_long_term("planted word") == []
+        assert bob.long_term.count() == 2
+        assert found_in_files(tmp_path, b"xyzzy") == found_in_files(tmp_path, b"plugh") == []
+    assert found_in_files(tmp_path, b"xyzzy") == found_in_files(tmp_path, b"plugh") == []
+    assert found_in_files(tmp_path, b"bob-stays-here")
+
+
+def found_in_files(directory: Path, needle: bytes) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file() and needle in path.read_bytes()]

@@ -1,0 +1,134 @@
+"""The ranking formula: what each signal does, and what must hold for any input."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from datetime import date
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memory_integrations.ranking import (
+    Conversations,
+    RankingWeights,
+    named_period,
+    named_speakers,
+    rank,
+    share_of_top,
+    without_speakers,
+)
+
+NONE = replace(
+    RankingWeights(), **{f.name: 0.0 for f in fields(RankingWeights) if f.name not in ("candidates", "fade_days")}
+)
+DAY = date(2023, 5, 8).toordinal()
+
+
+def table(*messages: tuple[str, str, str, str, int]) -> Conversations:
+    """Rows of id, session, speaker, text and days after 8 May 2023."""
+    conversations = Conversations()
+    for point, session, speaker, text, days in messages:
+        conversations.add(point, session, speaker, text, DAY + days)
+    return conversations
+
+
+CHAT = table(
+    ("q", "s1", "Ann", "Where do you go climbing?", 0),
+    ("a", "s1", "Bob", "In the gorge.", 0),
+    ("b", "s1", "Ann", "Nice.", 0),
+    ("c", "s1", "Bob", "Yes.", 0),
+    ("d", "s2", "Bob", "New start.", 40),
+    ("e", "s2", "Ann", "Sure.", 40),
+)
+
+
+def order(weights: RankingWeights, sparse: dict[str, float], question: str = "climbing") -> list[str]:
+    return [point for point, _ in rank(sparse, {}, question, CHAT, weights, 10)]
+
+
+def test_without_any_other_signal_the_order_is_bm25() -> None:
+    assert order(NONE, {"c": 0.2, "a": 1.0, "e": 0.5}) == ["a", "e", "c"]
+
+
+def test_an_answer_inherits_from_the_question_before_it() -> None:
+    assert order(replace(NONE, answer=0.5), {"q": 1.0, "b": 0.4}) == ["q", "a", "b"]
+
+
+def test_neighbours_two_away_inherit_only_inside_their_session() -> None:
+    assert set(order(replace(NONE, near=0.5), {"c": 1.0})) == {"c", "b"}
+    scores = dict(rank({"b": 1.0}, {}, "x", CHAT, replace(NONE, near=0.5), 10))
+    assert set(scores) == {"b", "a", "c"}
+
+
+def test_a_session_lifts_what_was_found_in_it() -> None:
+    assert order(replace(NONE, session=0.5), {"a": 1.0, "b": 0.3, "e": 0.4})[1] == "b"
+
+
+def test_the_named_speaker_is_preferred() -> None:
+    weights = replace(NONE, speaker=1.0)
+    assert order(weights, {"a": 0.5, "b": 1.0}, "What does Bob climb?") == ["a", "b"]
+
+
+def test_a_named_month_prefers_its_messages() -> None:
+    weights = replace(NONE, when=1.0)
+    assert order(weights, {"a": 0.6, "e": 0.8}, "climbing in May 2023") == ["a", "e"]
+    assert order(weights, {"a": 0.8, "e": 0.6}, "climbing in June") == ["e", "a"]
+
+
+@pytest.mark.parametrize(
+    ("question", "period"),
+    [
+        ("on 8 May 2023", (2023, 5, 8)),
+        ("on May 8th", (None, 5, 8)),
+        ("in July?", (None, 7, None)),
+        ("during May", (None, 5, None)),
+        ("what may I do", None),
+        ("May 2021", (2021, 5, None)),
+        ("on 3rd of march", (None, 3, 3)),
+        ("no date here 2023", None),
+    ],
+)
+def test_named_periods(question: str, period: object) -> None:
+    assert named_period(question) == period
+
+
+def test_an_impossible_date_finds_nothing_nearer_and_raises_nothing() -> None:
+    assert order(replace(NONE, when=1.0), {"a": 1.0, "e": 0.5}, "on 31 February 2023") == ["a", "e"]
+
+
+def test_named_speakers() -> None:
+    assert named_speakers("What did Bob tell Ann?", ["ann", "bob"]) == ["bob"]
+    assert named_speakers("What do Bob and Ann like?", ["ann", "bob"]) == ["bob", "ann"]
+    assert named_speakers("What about Bobby?", ["bob"]) == []
+    assert without_speakers("What is Bob's dog called?", ["bob"]).split() == ["What", "is", "dog", "called?"]
+    assert without_speakers("Bob?", ["bob"]) == "Bob?"
+
+
+def test_scores_as_shares_of_the_top_leave_out_what_is_not_positive() -> None:
+    assert share_of_top({"a": 4.0, "b": 1.0, "c": 0.0, "d": -1.0}) == {"a": 1.0, "b": 0.25}
+    assert share_of_top({}) == share_of_top({"a": -1.0}) == {}
+
+
+shares = st.floats(0.01, 1.0)
+scored = st.dictionaries(st.sampled_from(sorted(CHAT.row_of)), shares)
+
+
+@given(
+    sparse=scored, dense=scored, limit=st.integers(1, 8), question=st.sampled_from(["x", "Bob in May?", "Ann and Bob"])
+)
+def test_for_any_scores(sparse: dict[str, float], dense: dict[str, float], limit: int, question: str) -> None:
+    found = rank(sparse, dense, question, CHAT, RankingWeights(), limit)
+    scores = [score for _, score in found]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 < score <= 1 for score in scores)
+    assert len(found) == len({point for point, _ in found}) <= limit
+    assert found == rank(sparse, dense, question, CHAT, RankingWeights(), limit)
+
+
+def test_a_table_grows_past_its_first_allocation_and_knows_each_id_once() -> None:
+    conversations = Conversations()
+    for i in [*range(1000), *range(1000)]:
+        conversations.add(f"p{i}", f"s{i % 7}", "user", "text?", DAY)
+    assert len(conversations) == 1000
+    assert rank({"p999": 1.0}, {}, "x", conversations, RankingWeights(), 1)[0][0] == "p999"
