@@ -73,70 +73,63 @@ def assemble(
         hits: What was recalled, best first.
         count: Counts the tokens of a text.
     """
-    facts_text, facts_left_out = facts(max_tokens=max(int(budget * FACTS_SHARE) - _frame("facts", count), 0))
-    if facts_text == "{}":
-        facts_block, left = "", budget
-    else:
-        facts_block = delimit("facts", facts_text)
-        left = budget - _tokens_of_block("facts", facts_text, count)
-    all_lines = _conversation(view, left, count)[1]
-    sure = min(_tokens_of_block("conversation", all_lines, count), int(left * CONVERSATION_SHARE))
-    shown, lines = _conversation(view, sure if hits else left, count)
-    recalled, dropped = _recall(hits, shown.ids, left - _tokens_of_block("conversation", lines, count), count)
-    # What the recalled memories did not need goes to the conversation, which may then show some of them itself.
-    shown, lines = _conversation(
-        view, left - _tokens_of_block("recalled", "\n".join(hit.text for hit in recalled), count), count
-    )
+    facts_text, facts_left_out = facts(max_tokens=max(int(budget * FACTS_SHARE) - _tokens("facts", ["-"], count), 0))
+    fact_lines = [] if facts_text == "{}" else [facts_text]
+    left = budget - _tokens("facts", fact_lines, count)
+    # First what the conversation is sure of, then the hits, then the conversation with what they did not need: it may
+    # then show some of them itself.
+    needed = _tokens("conversation", _conversation(view, left, count)[1], count)
+    sure = min(needed, int(left * CONVERSATION_SHARE)) if hits else left
+    shown, lines = _conversation(view, sure, count)
+    recalled, dropped = _recall(hits, shown.ids, left - _tokens("conversation", lines, count), count)
+    shown, lines = _conversation(view, left - _tokens("recalled", [hit.text for hit in recalled], count), count)
     recalled, repeated = _recall(recalled, shown.ids, budget, count)
-    dropped += repeated
-    conversation_block = delimit("conversation", lines)
-    while True:
-        recalled_block = delimit("recalled", "\n".join(hit.text for hit in recalled))
-        combined = "\n".join(block for block in (facts_block, conversation_block, recalled_block) if block)
-        if not recalled or count(combined) <= budget:
-            break
-        worst = recalled.pop()
-        dropped.insert(0, Dropped("memory", worst.id, count(worst.text), "budget"))
+    recalled_lines = [hit.text for hit in recalled]
+    usage = {
+        "features": _tokens("facts", fact_lines, count),
+        "short_term": _tokens("conversation", lines, count),
+        "long_term": _tokens("recalled", recalled_lines, count),
+    }
+    blocks = (
+        delimit("facts", "\n".join(fact_lines)),
+        delimit("conversation", "\n".join(lines)),
+        delimit("recalled", "\n".join(recalled_lines)),
+    )
     return Context(
-        combined=combined,
+        combined="\n".join(block for block in blocks if block),
         messages=shown.messages,
         features=facts_text,
-        short_term=lines,
-        long_term="\n".join(hit.text for hit in recalled),
+        short_term="\n".join(lines),
+        long_term="\n".join(recalled_lines),
         hits=tuple(recalled),
-        token_usage={
-            "features": count(facts_block),
-            "short_term": count(conversation_block),
-            "long_term": count(recalled_block),
-            "total": count(combined),
-            "budget": budget,
-        },
+        token_usage={**usage, "total": sum(usage.values()), "budget": budget},
         dropped=[
             *(Dropped("fact", key, 0, "budget") for key in facts_left_out),
             *shown.dropped,
             *dropped,
+            *repeated,
         ],
     )
 
 
-def _frame(kind: Kind, count: Callable[[str], int]) -> int:
-    """Tokens of the delimiters alone."""
-    return count(delimit(kind, "-"))
+def _tokens(kind: Kind, lines: Sequence[str], count: Callable[[str], int]) -> int:
+    """Tokens of a block, the end of its last line included; none for an empty one.
+
+    Lines are counted one by one, so that a counter which remembers them counts each once. That is exact: no token of
+    an encoding goes over a line end into a line that begins with something visible.
+    """
+    if not lines:
+        return 0
+    return count(f"<memory:{kind}>\n") + sum(count(f"{line}\n") for line in lines) + count(f"</memory:{kind}>\n")
 
 
-def _tokens_of_block(kind: Kind, body: str, count: Callable[[str], int]) -> int:
-    """Tokens of a block and the line end after it; none for an empty one."""
-    return count(delimit(kind, body)) + 1 if body else 0
-
-
-def _conversation(view: Callable[[int], View], budget: int, count: Callable[[str], int]) -> tuple[View, str]:
+def _conversation(view: Callable[[int], View], budget: int, count: Callable[[str], int]) -> tuple[View, list[str]]:
     """The largest view whose lines, delimited, fit: a view counts contents, the lines also have speakers."""
-    frame = _frame("conversation", count)
-    allowed = max(budget - frame, 0)
+    allowed = max(budget - _tokens("conversation", ["-"], count), 0)
     while True:
         shown = view(allowed)
-        lines = "\n".join(as_data(transcript_line(message)) for message in shown)
-        over = count(lines) + frame - budget
+        lines = [as_data(transcript_line(message)) for message in shown]
+        over = _tokens("conversation", lines, count) - budget
         if over <= 0 or allowed == 0 or shown.tokens > allowed:
             return shown, lines
         allowed = max(min(allowed, shown.tokens) - over, 0)
@@ -148,9 +141,9 @@ def _recall(
     """The hits that fit, in order, and those that do not."""
     recalled: list[MemoryHit] = []
     dropped: list[Dropped] = []
-    left = budget - _frame("recalled", count)
+    left = budget - _tokens("recalled", ["-"], count)
     for hit in hits:
-        tokens = count(hit.text) + 1
+        tokens = count(f"{hit.text}\n")
         if shown.issuperset(hit.message_ids):
             dropped.append(Dropped("memory", hit.id, tokens, "already in the conversation"))
         elif tokens > left:

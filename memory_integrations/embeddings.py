@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,8 +69,27 @@ class StaticEmbeddings(Embeddings):
         for row, text in enumerate(texts):
             words = content_words(text) or _WORD.findall(text) or [text]
             sums[row] = vectors[[token for word in words for token in _tokens(word)]].sum(axis=0)
-        sums /= np.maximum(np.sqrt(np.einsum("ij,ij->i", sums, sums))[:, None], 1e-9)
-        return sums
+        return _of_length_one(sums)
+
+    def embed_weighted(self, text: str, weight: Callable[[str], float]) -> list[float]:
+        """The vector of a question: ``[256]``.
+
+        Args:
+            text: The question.
+            weight: How much a content word counts, such as its rarity in what is searched.
+        """
+        words = content_words(text)
+        weights = [weight(word) for word in words]
+        if not sum(weights):
+            return self.embed_query(text)
+        vectors = _wordllama().vectors
+        total = sum(w * vectors[list(_tokens(word))].sum(axis=0) for word, w in zip(words, weights, strict=True))
+        return _of_length_one(np.asarray([total]))[0].tolist()  # type: ignore[no-any-return]
+
+
+def _of_length_one(rows: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return rows / np.maximum(lengths, 1e-9)[:, None]  # type: ignore[no-any-return]
 
 
 @functools.lru_cache(maxsize=50_000)
@@ -107,3 +126,9 @@ def embedding_name(embeddings: Embeddings) -> str:
         if isinstance(name, str) and name:
             return name
     return type(embeddings).__name__
+
+
+def embedding_size(embeddings: Embeddings) -> int:
+    """Dimensions: what the embedding says of itself, or else the length of a vector."""
+    size = getattr(embeddings, "dimensions", None)
+    return size if isinstance(size, int) else len(embeddings.embed_query("size"))

@@ -130,7 +130,8 @@ class FactLog:
 
 def _is_change(event: Event) -> bool:
     """Whether an event set or deleted a fact; what else a journal holds says nothing of facts."""
-    return event.kind == "delete" or (event.kind == "set" and "value" in event.data)
+    complete = event.kind == "delete" or (event.kind == "set" and "value" in event.data)
+    return complete and isinstance(event.data.get("key"), str)
 
 
 class FactShelf:

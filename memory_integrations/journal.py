@@ -16,11 +16,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from memory_integrations.errors import StoreCorruptedError, StoreUnavailableError
+from memory_integrations.errors import ScopeError, StoreCorruptedError, StoreUnavailableError
 from memory_integrations.messages import as_utc, utc_now
 from memory_integrations.scopes import MemoryScope
 
@@ -113,7 +113,10 @@ class JsonlJournal:
             with path.open("rb") as file:
                 header = file.readline()
             if header.endswith(b"\n"):  # else its first event was never acknowledged
-                found.append(MemoryScope.parse(_parse(header, path, 1)["scope"]))
+                try:
+                    found.append(MemoryScope.parse(_parse(header, path, 1)["scope"]))
+                except ScopeError:
+                    raise _corrupted(path, 1, header) from None
         return found
 
     def repair(self, scope: MemoryScope) -> int:
@@ -178,6 +181,8 @@ class JsonlScopeJournal:
             StoreUnavailableError: The file cannot be written: a read-only directory, a full disk.
             StoreCorruptedError: A line that others wrote is no event.
         """
+        if not data.keys().isdisjoint(("at", "kind")):
+            raise ValueError(f"An event's data has the fields {sorted(data)}: 'at' and 'kind' are the event's own.")
         with self._locked(write=True) as fd:
             assert fd is not None
             self._read_new(fd)
@@ -231,7 +236,7 @@ class JsonlScopeJournal:
             assert fd is not None
             header, *lines = _read_from(fd, 0).removesuffix(b"\n").split(b"\n")
             kept = [_line({"scope": str(self.scope), "format": 1, "file": os.urandom(8).hex()})]
-            aside = [] if _is_sound(header, self.path, 1) else [header]
+            aside = [] if _is_sound(header, self.path, 1, self.scope) else [header]
             for number, line in enumerate(lines, 2):
                 if _is_sound(line, self.path, number):
                     kept.append(line + b"\n")
@@ -241,6 +246,7 @@ class JsonlScopeJournal:
                     kept.append(_line({"at": utc_now().isoformat(), "kind": "lost"}))
             if aside:
                 _append_to(f"{self.path}.aside", b"".join(line + b"\n" for line in aside))
+                Path(f"{self.path}.rewritten").unlink(missing_ok=True)  # of a repair that was interrupted
                 _append_to(f"{self.path}.rewritten", b"".join(kept))
                 os.replace(f"{self.path}.rewritten", self.path)
         return len(aside)
@@ -409,24 +415,26 @@ def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
         fields = json.loads(line)
     except (ValueError, RecursionError):
         fields = None
-    if isinstance(fields, dict) and ("kind" if number > 1 else "scope") in fields:
+    if isinstance(fields, dict) and isinstance(fields.get("kind" if number > 1 else "scope"), str):
         return fields
     raise _corrupted(path, number, line)
 
 
 def _event(number: int, fields: dict[str, Any], path: Path) -> Event:
     try:
-        at = datetime.fromisoformat(fields["at"]).astimezone(UTC)
+        at = as_utc(datetime.fromisoformat(fields["at"]))
     except (KeyError, ValueError, TypeError):
         raise _corrupted(path, number + 1, _line(fields)) from None
     return Event(number, at, fields["kind"], {k: v for k, v in fields.items() if k not in ("at", "kind")})
 
 
-def _is_sound(line: bytes, path: Path, number: int) -> bool:
+def _is_sound(line: bytes, path: Path, number: int, scope: MemoryScope | None = None) -> bool:
+    """Whether a line is an event or, given a scope, the header of that scope's file."""
     try:
         fields = _parse(line, path, number)
-        if number > 1:
-            _event(number - 1, fields, path)
+        if scope is not None:
+            return bool(fields["scope"] == str(scope))
+        _event(number - 1, fields, path)
     except StoreCorruptedError:
         return False
     return True

@@ -1,47 +1,40 @@
-"""Every past exchange and file summary, found again through Qdrant.
-
-All scopes share one collection, a point a message, laid out as ``langchain_qdrant.QdrantVectorStore`` expects
-it: ``page_content`` is what was said, ``metadata`` says where, when and by whom.
-"""
+"""Every past exchange and file summary, found again through Qdrant."""
 
 from __future__ import annotations
 
-import itertools
-import json
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
-from functools import cached_property
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import UUID
+from datetime import datetime
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
-from memory_integrations.delimiters import as_data, strip_injected
-from memory_integrations.errors import EmbeddingMismatchError, MessageError
-from memory_integrations.messages import Message, as_unicode, utc_now
+from memory_integrations.collection import PAGE, MemoryCollection, batched, in_order, tagged
+from memory_integrations.delimiters import strip_injected
+from memory_integrations.errors import MessageError
+from memory_integrations.layout import (
+    DENSE,
+    SPARSE,
+    as_message,
+    as_metadata,
+    metadata_of,
+    pieces,
+    point_id,
+    shown,
+    text_of,
+)
+from memory_integrations.messages import Message, as_unicode, as_utc, utc_now
 from memory_integrations.scopes import MemoryScope
 from memory_integrations.short_term import arrived
 from memory_integrations.tokens import TokenCounter, check_budget
 
 if TYPE_CHECKING:
-    from langchain_core.embeddings import Embeddings
     from langchain_qdrant import QdrantVectorStore
-    from qdrant_client import QdrantClient, models
+    from qdrant_client import models
 
-    from memory_integrations.qdrant_edge import Bm25Encoder
-    from memory_integrations.ranking import Conversations, RankingWeights
-
-COLLECTION = "memory_integrations"
-DENSE = ""
-"""langchain_qdrant's name of the dense vector."""
-SPARSE = "langchain-sparse"
-"""langchain_qdrant's name of the sparse vector."""
+    from memory_integrations.ranking import Conversations, Ranked
+    from memory_integrations.reembedding import Progress
 
 _REMEMBERED_ROLES = frozenset(("user", "assistant"))
-_PAGE = 256  # points a call: the embedded engine holds the interpreter lock for the whole of each
-_MONTHS = tuple("January February March April May June July August September October November December".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +42,13 @@ class MemoryHit:
     """Something found.
 
     Args:
-        id: The id of its point, which :meth:`LongTermMemory.delete` takes.
-        text: What the model will see: date, speaker and what was said, escaped as data.
+        id: The id of the memory, which :meth:`LongTermMemory.delete` takes.
+        text: What the model will see: date, speaker and what was said, escaped as data. Of a long text the pieces that
+            were found, with ``…`` for what is left out.
         score: In (0, 1], higher is better; comparable within one search.
         message_ids: The messages that the text shows.
-        metadata: The point's metadata: scope, session_id, role, name, created_at, kind, and the message's own
-            under "extra".
+        metadata: Scope, session_id, role, name, created_at, kind, and the message's own under "extra".
+        explanation: With ``explain=True``, what each signal gave to the score; they add up to it.
     """
 
     id: str
@@ -62,151 +56,7 @@ class MemoryHit:
     score: float
     message_ids: tuple[str, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-class LongTermStore:
-    """One open collection, shared by the long-term memories of all scopes.
-
-    Args:
-        client: Gives the Qdrant client; called at first use.
-        embeddings: Gives the dense embedding; called at first use.
-        collection: The collection's name.
-        weights: How ranking adds its signals up; None means the tuned defaults.
-    """
-
-    def __init__(
-        self,
-        client: Callable[[], QdrantClient],
-        embeddings: Callable[[], Embeddings],
-        collection: str = COLLECTION,
-        weights: RankingWeights | None = None,
-    ) -> None:
-        self.collection = collection
-        self._make_client = client
-        self._make_embeddings = embeddings
-        self._weights = weights
-        self._lock = threading.RLock()
-        self._ready = False
-        self._tables: dict[str, Conversations] = {}
-        self._orders = itertools.count(time.time_ns())
-
-    def open(self) -> QdrantClient:
-        """The client, with the collection there; opened once.
-
-        Raises:
-            EmbeddingMismatchError: The collection was written with another embedding.
-            StoreLockedError: Another process holds the embedded engine's directory.
-        """
-        if not self._ready:
-            with self._lock:
-                if not self._ready:
-                    self.client = self._make_client()
-                    self._open_collection()
-                    self._ready = True
-        return self.client
-
-    @property
-    def is_open(self) -> bool:
-        """Whether anything was read or written yet."""
-        return self._ready
-
-    @cached_property
-    def encoders(self) -> tuple[Embeddings, Bm25Encoder]:
-        """The dense and the sparse encoder."""
-        from memory_integrations.qdrant_edge import Bm25Encoder
-
-        return self._make_embeddings(), Bm25Encoder(avg_len=BM25_AVERAGE_LENGTH)
-
-    @cached_property
-    def weights(self) -> RankingWeights:
-        """How ranking adds its signals up."""
-        from memory_integrations.ranking import RankingWeights
-
-        return self._weights or RankingWeights()
-
-    def next_order(self) -> int:
-        """A number that grows with every message, also over restarts: nanoseconds since the epoch, never twice."""
-        return next(self._orders)
-
-    def table(self, tag: str) -> Conversations:
-        """What ranking knows of a scope's messages; read from the collection at first use."""
-        table = self._tables.get(tag)
-        if table is None:
-            from memory_integrations.ranking import Conversations
-
-            with self._lock:
-                table = self._tables.get(tag)
-                if table is None:
-                    table = Conversations()
-                    points = self.scroll(_tagged([tag]))
-                    for point in sorted(points, key=lambda p: (_metadata(p).get("order", 0), str(p.id))):
-                        _tabulate(table, point)
-                    self._tables[tag] = table
-        return table
-
-    def note(self, tag: str, points: Iterable[Any]) -> None:
-        """Add points to a scope's table, where it was read already."""
-        with self._lock:
-            table = self._tables.get(tag)
-            if table is not None:
-                for point in points:
-                    _tabulate(table, point)
-
-    def forget(self, tag: str) -> None:
-        """Drop a scope's table: the next search reads it anew."""
-        with self._lock:
-            self._tables.pop(tag, None)
-
-    def scroll(self, query_filter: models.Filter) -> Iterator[models.Record]:
-        """Every point of a filter, page by page."""
-        client, offset = self.open(), None
-        while True:
-            points, offset = client.scroll(
-                self.collection, scroll_filter=query_filter, limit=_PAGE, offset=offset, with_payload=True
-            )
-            yield from points
-            if offset is None:
-                return
-
-    def close(self) -> None:
-        """Forget what was read; the client is its owner's to close."""
-        with self._lock:
-            self._ready = False
-            self._tables.clear()
-
-    def _open_collection(self) -> None:
-        from qdrant_client import models
-
-        from memory_integrations.embeddings import embedding_name
-
-        embeddings, _ = self.encoders
-        name = embedding_name(embeddings)
-        if not self.client.collection_exists(self.collection):
-            size = _size_of(embeddings)
-            self.client.create_collection(
-                self.collection,
-                vectors_config=models.VectorParams(size=size, distance=models.Distance.COSINE),
-                sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-                metadata={"embedding": name, "embedding_size": size},
-            )
-            self.client.create_payload_index(
-                self.collection,
-                "metadata.scope",
-                models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
-            )
-            return
-        config = self.client.get_collection(self.collection).config
-        recorded = (config.metadata or {}).get("embedding", name)
-        vectors = config.params.vectors
-        found = vectors.get(DENSE) if isinstance(vectors, dict) else vectors
-        # Embedding a text may cost a call to a paid service: only where the name does not settle it.
-        size = found.size if found and recorded == name and not _known_size(embeddings) else _size_of(embeddings)
-        if found is None or recorded != name or found.size != size:
-            raise EmbeddingMismatchError(
-                f"Collection {self.collection!r} was written with the embedding {recorded!r} of "
-                f"{found.size if found else 'no'} dimensions; it was opened with {name!r} of {size}. Open it with the "
-                "former, or embed it anew: export its messages, and store them under another data_dir or collection."
-            )
+    explanation: Mapping[str, float] | None = None
 
 
 class LongTermMemory:
@@ -215,7 +65,7 @@ class LongTermMemory:
     Memories belong to the scope's owner: the user where there is one, so that every session of a user finds them.
 
     Args:
-        store: The open collection.
+        collection: The open collection.
         scope: Whose memories.
         counter: Counts tokens.
         clock: Gives the time, aware.
@@ -223,7 +73,7 @@ class LongTermMemory:
 
     def __init__(
         self,
-        store: LongTermStore,
+        collection: MemoryCollection,
         scope: MemoryScope,
         counter: TokenCounter | None = None,
         clock: Callable[[], datetime] = utc_now,
@@ -231,7 +81,7 @@ class LongTermMemory:
         self.scope = scope.owner
         self.session_id = scope.session_id
         self.counter = counter or TokenCounter()
-        self._store = store
+        self._collection = collection
         self._clock = clock
 
     # Writing
@@ -274,14 +124,13 @@ class LongTermMemory:
         """
         ids: list[str] = []
         now = self._clock()
-        worthy = (m for m in messages if m.role in _REMEMBERED_ROLES)
-        for batch in _batched(worthy, _PAGE):
-            prepared = []
-            for message in batch:
-                text = strip_injected(message.text)
-                if text:
-                    prepared.append((message, arrived(message, self.session_id, now), text))
-            ids += self._write(prepared)
+        for batch in batched((m for m in messages if m.role in _REMEMBERED_ROLES), PAGE):
+            texts = [(message, strip_injected(message.text)) for message in batch]
+            ids += self._write(
+                [(arrived(message, self.session_id, now), text) for message, text in texts if text],
+                # Only an id that came from outside can be known already.
+                given=[message.id for message, text in texts if text and message.id],
+            )
         return ids
 
     def store_file_summary(self, filename: str, summary: str, metadata: Mapping[str, Any] | None = None) -> str:
@@ -301,9 +150,9 @@ class LongTermMemory:
         """
         if not filename.strip() or not summary.strip():
             raise MessageError(f"filename={filename!r}, summary of {len(summary)} characters: expected both.")
-        message = Message("file", summary, name=filename, metadata=metadata or {}, created_at=self._clock())
-        given = replace(message, id=f"file:{filename}")
-        return self._write([(given, given, message.text)], kind="file")[0]
+        message_id = f"file:{filename}"
+        message = Message("file", summary, filename, message_id, None, self._clock(), metadata or {})
+        return self._write([(message, message.text)], given=[message_id], kind="file")[0]
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete memories of this scope by their ids (``MemoryHit.id``); others' are not touched.
@@ -311,58 +160,81 @@ class LongTermMemory:
         Returns:
             How many there were.
         """
-        own: list[Any] = [
-            str(point.id) for point in self._retrieve(ids) if _metadata(point).get("scope") == self.scope.tag
-        ]
+        from qdrant_client import models
+
+        tag = self.scope.tag
+        own = [point for point in self._collection.retrieve(ids) if metadata_of(point).get("scope") == tag]
         if own:
-            client = self._store.open()
-            client.delete(self._store.collection, points_selector=own, wait=True)
-            self._store.forget(self.scope.tag)
+            every = [str(point.id) for point in own] + [id_ for point in own for id_ in _further_pieces(tag, point)]
+            self._collection.delete(tag, models.PointIdsList(points=list(every)))
         return len(own)
 
     def erase(self, session_id: str | None = None) -> int:
         """Remove everything of the scope, or of one of its sessions, physically; returns how many memories."""
         from qdrant_client import models
 
-        client = self._store.open()
-        query_filter = _tagged([self.scope.tag], session_id)
-        count = client.count(self._store.collection, count_filter=query_filter, exact=True).count
-        client.delete(self._store.collection, points_selector=models.FilterSelector(filter=query_filter), wait=True)
-        self._store.forget(self.scope.tag)
-        # The embedded engine keeps deleted payloads in its files until they are written anew; a server purges itself.
-        purge = getattr(client, "purge", None)
-        if purge is not None:
-            purge(self._store.collection)
+        conditions = [] if session_id is None else [_equals("metadata.session_id", session_id)]
+        count = self._count(*conditions)
+        selector = models.FilterSelector(filter=tagged([self.scope.tag], *conditions))
+        self._collection.delete(self.scope.tag, selector)
         return count
+
+    def reembed(self, progress: Progress | None = None) -> int:
+        """Embed the memories of all scopes anew, with the embedding and language that this memory is opened with.
+
+        It may be interrupted at any moment: called again, it goes on. Until it is done the collection opens with the
+        former embedding only.
+
+        Args:
+            progress: Called with how many pieces are done, and how many there are.
+
+        Returns:
+            How many pieces there are.
+        """
+        return self._collection.reembed(progress)
 
     # Reading
 
-    def search(self, query: str, limit: int = 5) -> list[MemoryHit]:
+    def search(
+        self,
+        query: str,
+        limit: int = 5,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        explain: bool = False,
+    ) -> list[MemoryHit]:
         """Find memories, the scope's own and global ones.
 
+        What says nearly the same as a better hit is left out, and the pieces of one long text are one hit.
+
         Args:
-            query: A question or any text.
+            query: A question or any text. A time that it names ("in May", "last week") prefers what was said then.
             limit: How many at most.
+            since: Only what was said then or later, aware.
+            until: Only what was said before, aware.
+            explain: Say what each signal gave to a score.
 
         Returns:
             Hits, best first.
 
         Raises:
+            MessageError: A time has no zone.
             StoreError: The store cannot be read.
         """
         if limit < 1:
             raise ValueError(f"limit={limit}: expected 1 or more.")
+        query = as_unicode(query)
         if not query.strip():
             return []
-        query = as_unicode(query)
         tags = [scope.tag for scope in self.scope.lineage]
-        sparse, dense = self._candidates(query, tags)
-        unknown = self._unknown(tags, {*sparse, *dense})
-        for point in self._retrieve(unknown):
-            self._store.note(_metadata(point).get("scope", ""), [point])
-        ranked = self._rank(query, tags, sparse, dense, limit)
-        points = {str(point.id): point for point in self._retrieve([point_id for point_id, _ in ranked])}
-        return [_hit(points[point_id], score) for point_id, score in ranked if point_id in points]
+        hits = _Hits(limit)
+        for batch in batched(self._rank(query, tags, _between(since, until), 2 * limit, explain), limit):
+            points = {str(point.id): point for point in self._collection.retrieve(found.id for found in batch)}
+            hits.add((found, points[found.id]) for found in batch if found.id in points)
+            if hits.complete:
+                break
+        return hits.as_list()
 
     def get_relevant_context(self, query: str, max_tokens: int = 500, limit: int = 50) -> str:
         """What a search finds as lines for a prompt, best first, within a budget of tokens.
@@ -383,14 +255,13 @@ class LongTermMemory:
 
     def count(self) -> int:
         """How many memories the scope itself has, exactly."""
-        client = self._store.open()
-        return client.count(self._store.collection, count_filter=_tagged([self.scope.tag]), exact=True).count
+        return self._count()
 
     def messages(self) -> Iterator[Message]:
         """Every message of the scope in the order in which it was said, through all pages."""
-        points = self._store.scroll(_tagged([self.scope.tag]))
-        for point in sorted(points, key=lambda p: (_metadata(p).get("order", 0), str(p.id))):
-            yield _as_message(point)
+        points = in_order(self._collection.scroll(tagged([self.scope.tag])))
+        for _, same in groupby(points, key=lambda point: metadata_of(point).get("message_id", str(point.id))):
+            yield as_message(list(same))
 
     @property
     def vectorstore(self) -> QdrantVectorStore:
@@ -403,232 +274,197 @@ class LongTermMemory:
 
         from memory_integrations.qdrant_edge import Bm25SparseEmbeddings
 
-        client = self._store.open()
-        embeddings, encoder = self._store.encoders
         return QdrantVectorStore(
-            client=client,
-            collection_name=self._store.collection,
-            embedding=embeddings,
-            sparse_embedding=Bm25SparseEmbeddings(encoder),
+            client=self._collection.open(),
+            collection_name=self._collection.name,
+            embedding=self._collection.dense,
+            sparse_embedding=Bm25SparseEmbeddings(self._collection.sparse),
             retrieval_mode=RetrievalMode.HYBRID,
             validate_collection_config=False,
         )
 
     # Inside
 
-    def _write(self, prepared: Sequence[tuple[Message, Message, str]], kind: str = "message") -> list[str]:
-        """Write messages: as they were given, as they arrived, and the text to be remembered."""
-        from qdrant_client import models
+    def _write(self, messages: Sequence[tuple[Message, str]], given: Sequence[str], kind: str = "message") -> list[str]:
+        """Write messages that have arrived, with the texts to be remembered of them.
 
-        if not prepared:
+        Args:
+            messages: The messages and texts.
+            given: Those ids that came from outside, and so may be stored already.
+            kind: What they are.
+        """
+        if not messages:
             return []
-        client, tag = self._store.open(), self.scope.tag
-        embeddings, encoder = self._store.encoders
-        ids = [point_id(tag, arrived.id or "") for _, arrived, _ in prepared]
-        # Only an id that came from outside can be known already.
-        given = [id_ for id_, (message, _, _) in zip(ids, prepared, strict=True) if message.id]
-        known = {str(point.id): _metadata(point) for point in self._retrieve(given)}
+        collection, tag = self._collection, self.scope.tag
+        known = {metadata_of(p).get("message_id"): p for p in collection.retrieve(point_id(tag, id_) for id_ in given)}
+        ids: list[str] = []
         payloads: list[dict[str, Any]] = []
-        for id_, (_, message, text) in zip(ids, prepared, strict=True):
-            metadata = _as_metadata(message, tag, kind, self._store.next_order())
-            before = known.get(id_)
+        outdated: list[str] = []
+        for message, text in messages:
+            before = known.get(message.id)
+            metadata = as_metadata(message, tag, kind)
+            parts = pieces(text)
             if before is not None:
-                metadata = {**before, **metadata, "order": before.get("order", metadata["order"])}
-                if kind == "message":
-                    metadata["created_at"] = before.get("created_at", metadata["created_at"])
-            payloads.append({"page_content": text, "metadata": metadata})
-        dense = embeddings.embed_documents([text for _, _, text in prepared])
-        sparse = encoder.embed_documents(_line(p["page_content"], p["metadata"]) for p in payloads)
-        points = [
-            models.PointStruct(
-                id=id_,
-                vector={DENSE: vector, SPARSE: models.SparseVector(indices=indices, values=values)},
-                payload=payload,
-            )
-            for id_, payload, vector, (indices, values) in zip(ids, payloads, dense, sparse, strict=True)
-        ]
-        client.upsert(self._store.collection, points=points, wait=True)
-        self._store.note(tag, points)
-        return ids
+                metadata = _updated(metadata_of(before), metadata)
+                outdated += _further_pieces(tag, before, beyond=len(parts))
+            orders = collection.next_orders(len(parts))
+            if before is not None and len(parts) == 1 and "order" in metadata_of(before):
+                orders = [metadata_of(before)["order"]]
+            for number, (part, order) in enumerate(zip(parts, orders, strict=True)):
+                place = {"piece": number, "pieces": len(parts)} if len(parts) > 1 else {}
+                ids.append(point_id(tag, message.id or "", number))
+                payloads.append({"page_content": part, "metadata": {**metadata, **place, "order": order}})
+        client = collection.open()
+        points = collection.encode(ids, payloads)
+        for batch in batched(points, PAGE):
+            client.upsert(collection.name, points=list(batch), wait=True)
+        if outdated:
+            from qdrant_client import models
 
-    def _candidates(self, query: str, tags: list[str]) -> tuple[dict[str, float], dict[str, float]]:
+            collection.delete(tag, models.PointIdsList(points=list(outdated)))
+        collection.note(tag, points)
+        return [point_id(tag, message.id or "") for message, _ in messages]
+
+    def _rank(
+        self, query: str, tags: list[str], conditions: list[models.Condition], limit: int, explain: bool
+    ) -> list[Ranked]:
+        from memory_integrations.periods import named_periods
+        from memory_integrations.ranking import named_speakers, rank, share_of_top, without_speakers
+
+        collection = self._collection
+        tables = {tag: collection.table(tag) for tag in tags}
+        speakers = [name for table in tables.values() for name in table.speakers]
+        # A speaker's bonus stands for the name, which as a word would match half of what was said.
+        question = without_speakers(query, named_speakers(query, speakers))
+        sparse, dense = map(share_of_top, self._candidates(question, tags, conditions, list(tables.values())))
+        found = {*sparse, *dense}
+        for point in collection.retrieve(found.difference(*(table.row_of.keys() & found for table in tables.values()))):
+            collection.note(metadata_of(point).get("scope", ""), [point])  # somebody else wrote it since
+        today = self._clock().date()
+        ranked: list[Ranked] = []
+        for table in tables.values():
+            own_sparse = {point: score for point, score in sparse.items() if point in table}
+            own_dense = {point: score for point, score in dense.items() if point in table}
+            if own_sparse or own_dense:
+                periods = named_periods(query, today, table.years)
+                ranked += rank(own_sparse, own_dense, query, table, collection.weights, limit, periods, explain)
+        return sorted(ranked, key=lambda found: -found.score)[:limit]
+
+    def _candidates(
+        self, question: str, tags: list[str], conditions: list[models.Condition], tables: list[Conversations]
+    ) -> tuple[dict[str, float], dict[str, float]]:
         """BM25 scores and cosines of the candidates, by point id."""
         from qdrant_client import models
 
-        from memory_integrations.ranking import named_speakers, without_speakers
-
-        client = self._store.open()
-        embeddings, encoder = self._store.encoders
-        speakers = [name for tag in tags for name in self._store.table(tag).speakers]
-        # A speaker's bonus stands for the name, which as a word would match half of what was said.
-        question = without_speakers(query, named_speakers(query, speakers))
-        indices, values = encoder.embed_query(question)
-        in_scope, limit = _tagged(tags), self._store.weights.candidates
-        responses = client.query_batch_points(
-            self._store.collection,
+        collection = self._collection
+        indices, values = collection.sparse.embed_query(question)
+        wanted, limit = tagged(tags, *conditions), collection.weights.candidates
+        responses = collection.open().query_batch_points(
+            collection.name,
             [
                 models.QueryRequest(
                     query=models.SparseVector(indices=indices, values=values),
                     using=SPARSE,
-                    filter=in_scope,
+                    filter=wanted,
                     limit=limit,
-                    params=models.SearchParams(idf=models.IdfCorpusParams(corpus=in_scope)),
+                    params=models.SearchParams(idf=models.IdfCorpusParams(corpus=tagged(tags))),
                 ),
-                models.QueryRequest(
-                    query=embeddings.embed_query(question),
-                    using=DENSE,
-                    filter=in_scope,
-                    limit=limit,
-                ),
+                models.QueryRequest(query=self._embed(question, tables), using=DENSE, filter=wanted, limit=limit),
             ],
         )
         sparse, dense = ({str(point.id): point.score for point in response.points} for response in responses)
         return sparse, dense
 
-    def _unknown(self, tags: list[str], ids: Iterable[str]) -> list[str]:
-        """The ids that are in no table: points that somebody else wrote since."""
-        tables = [self._store.table(tag).row_of for tag in tags]
-        return [point_id for point_id in ids if not any(point_id in rows for rows in tables)]
+    def _embed(self, question: str, tables: list[Conversations]) -> list[float]:
+        """The question's vector; where the embedding can, its words weigh by how rare they are in what is searched."""
+        weighted = getattr(self._collection.dense, "embed_weighted", None)
+        if weighted is None:
+            return self._collection.dense.embed_query(question)
+        from memory_integrations.ranking import rarity
 
-    def _rank(
-        self, query: str, tags: list[str], sparse: dict[str, float], dense: dict[str, float], limit: int
-    ) -> list[tuple[str, float]]:
-        from memory_integrations.ranking import rank, share_of_top
+        messages = sum(len(table) for table in tables)
 
-        weights = self._store.weights
-        sparse, dense = share_of_top(sparse), share_of_top(dense)
-        ranked: list[tuple[str, float]] = []
-        for tag in tags:
-            table = self._store.table(tag)
-            own_sparse = {point_id: score for point_id, score in sparse.items() if point_id in table}
-            own_dense = {point_id: score for point_id, score in dense.items() if point_id in table}
-            if own_sparse or own_dense:
-                ranked += rank(own_sparse, own_dense, query, table, weights, limit)
-        return sorted(ranked, key=lambda item: -item[1])[:limit]
+        def weight(word: str) -> float:
+            terms = self._collection.sparse.embed_query(word).indices
+            return rarity((sum(table.frequency[term] for table in tables) for term in terms), messages)
 
-    def _retrieve(self, ids: Sequence[str]) -> list[models.Record]:
-        if not ids:
-            return []
-        client = self._store.open()
-        return [
-            point
-            for batch in _batched(ids, _PAGE)
-            for point in client.retrieve(self._store.collection, list(batch), with_payload=True)
-        ]
+        vector: list[float] = weighted(question, weight)
+        return vector
+
+    def _count(self, *conditions: models.Condition) -> int:
+        from qdrant_client import models
+
+        further = models.FieldCondition(key="metadata.piece", range=models.Range(gt=0))
+        first = tagged([self.scope.tag], *conditions)
+        first.must_not = [further]
+        return self._collection.open().count(self._collection.name, count_filter=first, exact=True).count
 
 
-BM25_AVERAGE_LENGTH = 18.0
-"""The mean length of a chat message in BM25 tokens, against which each is measured (Qdrant's own default is 256)."""
+def _updated(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of a memory that is stored again: what others added stays, a message keeps its time."""
+    kept = {key: value for key, value in before.items() if key not in ("piece", "pieces")}
+    merged = {**kept, **now}
+    if now["kind"] == "message":
+        merged["created_at"] = before.get("created_at", now["created_at"])
+    return merged
 
 
-def point_id(tag: str, message_id: str) -> str:
-    """The id of a message's point: the same for the same message in the same scope, and for no other."""
-    digest = blake2b(f"{len(tag)}:{tag}{message_id}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    return str(UUID(bytes=digest, version=4))
+def _further_pieces(tag: str, point: Any, beyond: int = 1) -> list[str]:
+    """The ids of a stored text's further pieces, from the number ``beyond`` on."""
+    fields = metadata_of(point)
+    return [point_id(tag, fields["message_id"], number) for number in range(beyond, fields.get("pieces", 1))]
 
 
-def _tagged(tags: Sequence[str], session_id: str | None = None) -> models.Filter:
-    """The filter that every call to the engine carries; there is none without a scope."""
+class _Hits:
+    """Collects ranked points, best first, into hits: the pieces of one text together, and nothing said twice."""
+
+    def __init__(self, limit: int) -> None:
+        from memory_integrations.ranking import Distinct
+
+        self._limit = limit
+        self._distinct = Distinct()
+        self._by_message: dict[Any, list[tuple[Ranked, Any]]] = {}
+
+    @property
+    def complete(self) -> bool:
+        return len(self._by_message) >= self._limit
+
+    def add(self, found: Iterable[tuple[Ranked, Any]]) -> None:
+        from memory_integrations.embeddings import content_words
+
+        for ranked, point in found:
+            fields = metadata_of(point)
+            message = fields.get("scope"), fields.get("message_id", ranked.id)
+            if message in self._by_message:
+                self._by_message[message].append((ranked, point))
+            elif not self.complete and self._distinct.is_new(frozenset(content_words(text_of(point)))):
+                self._by_message[message] = [(ranked, point)]
+
+    def as_list(self) -> list[MemoryHit]:
+        return [_hit(same[0][0], [point for _, point in same]) for same in self._by_message.values()]
+
+
+def _hit(best: Ranked, points: list[Any]) -> MemoryHit:
+    """The hit of one message's pieces."""
+    points.sort(key=lambda point: metadata_of(point).get("piece", 0))
+    fields = dict(metadata_of(points[0]))
+    number = fields.pop("piece", 0)
+    message_id = fields.get("message_id", str(points[0].id))
+    first = point_id(fields["scope"], message_id) if number else str(points[0].id)
+    return MemoryHit(first, shown(points), best.score, (message_id,), fields, best.parts)
+
+
+def _between(since: datetime | None, until: datetime | None) -> list[models.Condition]:
+    """The conditions of a span of time; none for an open one."""
+    if since is None and until is None:
+        return []
     from qdrant_client import models
 
-    # One condition a tag: the engine serves that from its index in half the time of a MatchAny.
-    scopes: list[models.Condition] = [
-        models.FieldCondition(key="metadata.scope", match=models.MatchValue(value=tag)) for tag in tags
-    ]
-    if session_id is None:
-        return models.Filter(should=scopes)
-    session = models.FieldCondition(key="metadata.session_id", match=models.MatchValue(value=session_id))
-    return models.Filter(should=scopes, must=[session])
+    span = models.DatetimeRange(gte=since and as_utc(since), lt=until and as_utc(until))
+    return [models.FieldCondition(key="metadata.created_at", range=span)]
 
 
-def _metadata(point: Any) -> dict[str, Any]:
-    """A point's metadata; what the ecosystem's classes wrote may have none."""
-    found = (point.payload or {}).get("metadata")
-    return found if isinstance(found, dict) else {}
+def _equals(key: str, value: str) -> models.Condition:
+    from qdrant_client import models
 
-
-def _as_metadata(message: Message, tag: str, kind: str, order: int) -> dict[str, Any]:
-    assert message.created_at is not None  # given on arrival
-    fields = {
-        "scope": tag,
-        "session_id": message.session_id,
-        "message_id": message.id,
-        "role": message.role,
-        "name": message.name,
-        "created_at": message.created_at.isoformat(),
-        "kind": kind,
-        "order": order,
-        "extra": _as_json(message.metadata) or None,
-    }
-    return {key: value for key, value in fields.items() if value is not None}
-
-
-def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        copied: dict[str, Any] = json.loads(json.dumps(dict(metadata), allow_nan=False)) if metadata else {}
-    except (TypeError, ValueError) as error:
-        raise MessageError(
-            f"A message's metadata is not JSON ({error}): expected text, finite numbers, true, false, None, or lists "
-            "and objects of these. Nothing was stored."
-        ) from error
-    return copied
-
-
-def _as_message(point: Any) -> Message:
-    fields = _metadata(point)
-    created = fields.get("created_at")
-    return Message(
-        role=fields.get("role", "user"),
-        content=point.payload.get("page_content", ""),
-        name=fields.get("name"),
-        id=fields.get("message_id", str(point.id)),
-        session_id=fields.get("session_id"),
-        created_at=datetime.fromisoformat(created) if created else None,
-        metadata=fields.get("extra", {}),
-    )
-
-
-def _tabulate(table: Conversations, point: Any) -> None:
-    fields = _metadata(point)
-    created = fields.get("created_at")
-    day = date.fromisoformat(created[:10]).toordinal() if created else 0
-    session = fields.get("session_id") if fields.get("kind") == "message" else None
-    table.add(str(point.id), session, _speaker(fields), point.payload.get("page_content", ""), day)
-
-
-def _speaker(fields: Mapping[str, Any]) -> str:
-    return str(fields.get("name") or fields.get("role") or "note")
-
-
-def _line(text: str, fields: Mapping[str, Any]) -> str:
-    """A memory as the model sees it: "8 May 2023 Caroline: ...". Plain words cost the fewest tokens for a date."""
-    created = fields.get("created_at")
-    when = ""
-    if created:
-        moment = date.fromisoformat(created[:10])
-        when = f"{moment.day} {_MONTHS[moment.month - 1]} {moment.year} "
-    return f"{when}{_speaker(fields)}: {text}"
-
-
-def _hit(point: Any, score: float) -> MemoryHit:
-    fields = _metadata(point)
-    text = as_data(_line(point.payload.get("page_content", ""), fields))
-    return MemoryHit(str(point.id), text, score, (fields.get("message_id", str(point.id)),), fields)
-
-
-def _known_size(embeddings: Embeddings) -> int | None:
-    size = getattr(embeddings, "dimensions", None)
-    return size if isinstance(size, int) else None
-
-
-def _size_of(embeddings: Embeddings) -> int:
-    return _known_size(embeddings) or len(embeddings.embed_query("size"))
-
-
-_Item = TypeVar("_Item")
-
-
-def _batched(items: Iterable[_Item], size: int) -> Iterator[tuple[_Item, ...]]:
-    iterator = iter(items)
-    while batch := tuple(itertools.islice(iterator, size)):
-        yield batch
+    return models.FieldCondition(key=key, match=models.MatchValue(value=value))

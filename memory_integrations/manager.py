@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from memory_integrations import rules
+from memory_integrations.collection import MemoryCollection
 from memory_integrations.context import Context, assemble
 from memory_integrations.decisions import (
     Compress,
@@ -28,7 +29,7 @@ from memory_integrations.delimiters import strip_injected
 from memory_integrations.errors import FactError, MessageError
 from memory_integrations.features import FeatureMemory, Json, ShelfSource, open_shelves
 from memory_integrations.journal import JsonlJournal
-from memory_integrations.long_term import LongTermMemory, LongTermStore, MemoryHit
+from memory_integrations.long_term import LongTermMemory, MemoryHit
 from memory_integrations.messages import Message, utc_now
 from memory_integrations.policies import ShortTermPolicy
 from memory_integrations.scopes import MemoryScope
@@ -71,14 +72,15 @@ class _OpenMemory:
         qdrant: str | QdrantClient | None,
         counter: TokenCounter,
         clock: Callable[[], datetime],
+        language: str | None,
     ) -> None:
         self.policy = policy
         self.counter = counter
         self.clock = clock
         self.journal = JsonlJournal(data_dir / "journal", clock)
         self.shelf: ShelfSource = open_shelves(self.journal)
-        self.long_term = LongTermStore(
-            lambda: self._client(data_dir, qdrant), lambda: embeddings or _default_embeddings()
+        self.memories = MemoryCollection(
+            lambda: self._client(data_dir, qdrant), lambda: embeddings or _default_embeddings(), language=language
         )
         self._own_client: QdrantClient | None = None
         self._lock = threading.Lock()
@@ -110,7 +112,7 @@ class _OpenMemory:
 
     def close(self) -> None:
         self.journal.close()
-        self.long_term.close()
+        self.memories.close()
         if self._own_client is not None:
             self._own_client.close()
             self._own_client = None
@@ -142,6 +144,7 @@ class MemoryManager:
         qdrant: None for the embedded engine, a server's URL, or any ready ``QdrantClient`` (yours to close).
         journal_url: None for JSON Lines files under ``data_dir``.
         model: The model whose tokens are counted; None counts ``cl100k_base``.
+        language: The language of search's stems and stop words, such as "german"; None for neither.
         clock: Gives the time, aware; for tests.
 
     Nothing is opened before it is needed: a manager that only touches facts never takes the engine's lock.
@@ -161,6 +164,7 @@ class MemoryManager:
         journal_url: str | None = None,
         *,
         model: str | None = None,
+        language: str | None = "english",
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         if llm_client is not None:
@@ -172,7 +176,13 @@ class MemoryManager:
                 "journal_url: SQL journals are not built yet; leave it out to use JSON Lines files."
             )
         opened = _OpenMemory(
-            Path(data_dir), short_term_policy or ShortTermPolicy(), embeddings, qdrant, TokenCounter(model), clock
+            Path(data_dir),
+            short_term_policy or ShortTermPolicy(),
+            embeddings,
+            qdrant,
+            TokenCounter(model),
+            clock,
+            language,
         )
         self._bind(MemoryScope.parse(scope), opened)
 
@@ -181,7 +191,7 @@ class MemoryManager:
         self._open = opened
         self.short_term: ShortTermMemory = opened.short_term(scope)
         self.features = opened.features(scope)
-        self.long_term = LongTermMemory(opened.long_term, scope, opened.counter, opened.clock)
+        self.long_term = LongTermMemory(opened.memories, scope, opened.counter, opened.clock)
 
     def for_scope(self, scope: str | MemoryScope) -> MemoryManager:
         """A light sibling for another scope, on the same open stores.
@@ -265,7 +275,8 @@ class MemoryManager:
                 for hit in hits:
                     for message_id in hit.message_ids:
                         self.short_term.touch(message_id)
-        return assemble(budget, self.features.render, self.short_term.get_context, hits, self._open.counter.count)
+        count = self._open.counter.count_line
+        return assemble(budget, self.features.render, self.short_term.get_context, hits, count)
 
     def clear_session(self) -> int:
         """Forget the scope's short-term conversation; returns how many messages it had. The rest stays."""
@@ -377,6 +388,7 @@ class MemoryManager:
         Raises:
             StoreError: A store could not be written; running it again goes on where it stopped.
         """
+        self._open.counter.count_line.cache_clear()
         whole = self.scope == self.scope.owner
         conversations = self._open.conversations_of(self.scope) if whole else [self.short_term]
         return EraseReceipt(

@@ -7,6 +7,7 @@ Retention is the usual exponential forgetting curve, ``0.5 ** (age / half_life)`
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Reversible, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -229,9 +230,11 @@ def select_view(entries: Sequence[Entry], max_tokens: int, now: datetime, policy
         policy: Gives ``max_age``.
     """
     reasons: dict[str, DropReason] = {}
+    # The last message's calls may still be under way: they wait for their results and are shown as they are.
+    waiting = next((entry.id for entry in reversed(entries) if entry.message.role != "tool"), None)
     if policy.max_age is not None:
         entries = _unexpired(entries, now, policy, reasons)
-    units = _units(entries, reasons)
+    units = _units(entries, waiting, reasons)
     chosen = _required(units)
     left = max_tokens - sum(units[i].tokens for i in chosen)
     # The newest first and no gaps: a conversation with holes misleads more than a shorter one.
@@ -277,45 +280,49 @@ def _required(units: Sequence[Entry | _Exchange]) -> set[int]:
     return required
 
 
-def _units(entries: Sequence[Entry], reasons: dict[str, DropReason]) -> Sequence[Entry | _Exchange]:
+def _units(
+    entries: Sequence[Entry], waiting: str | None, reasons: dict[str, DropReason]
+) -> Sequence[Entry | _Exchange]:
     """The entries with every tool call joined to its results, in the calls' order."""
     if not any(entry.message.role == "tool" or entry.message.tool_calls for entry in entries):
         return entries
-    grouped: list[tuple[Entry, dict[str, Entry]]] = []
-    open_calls: dict[str, dict[str, Entry]] = {}  # by call id, the results of the latest message that made it
+    grouped: list[tuple[Entry, dict[str, list[Entry]]]] = []
+    open_calls: dict[str, list[Entry]] = {}  # by call id, the results of the latest message that made it
+    expected: dict[str, int] = {}
     for entry in entries:
         message = entry.message
         if message.role != "tool":
-            results: dict[str, Entry] = {}
+            results: dict[str, list[Entry]] = {call.id: [] for call in message.tool_calls}
             grouped.append((entry, results))
-            open_calls.update((call.id, results) for call in message.tool_calls)
+            open_calls.update(results)
+            expected.update(Counter(call.id for call in message.tool_calls))  # a server may give all calls one id
             continue
         call_id = message.tool_call_id or ""
-        if call_id in open_calls and call_id not in open_calls[call_id]:
-            open_calls[call_id][call_id] = entry
+        if len(open_calls.get(call_id, ())) < expected.get(call_id, 0):
+            open_calls[call_id].append(entry)
         else:
             reasons[entry.id] = "tool result without its call"
     units: list[Entry | _Exchange] = []
-    for position, (entry, results) in enumerate(grouped):
+    for entry, results in grouped:
         if not entry.message.tool_calls:
             units.append(entry)
-        # The last message's calls may still be under way: they wait for their results and are shown as they are.
-        elif exchange := _exchange(entry, results, waiting=position == len(grouped) - 1):
+        elif exchange := _exchange(entry, results, waiting=entry.id == waiting):
             units.append(exchange)
         else:
             reasons[entry.id] = "unanswered tool call"
     return units
 
 
-def _exchange(entry: Entry, results: Mapping[str, Entry], *, waiting: bool) -> _Exchange | None:
+def _exchange(entry: Entry, results: Mapping[str, Sequence[Entry]], *, waiting: bool) -> _Exchange | None:
     """A call with its results, without the calls that were never answered; None when nothing is left of it."""
     message = entry.message
-    answered = tuple(call for call in message.tool_calls if call.id in results)
-    if not waiting and len(answered) < len(message.tool_calls):
-        if not answered and not message.text:
+    left = {call_id: list(answers) for call_id, answers in results.items()}
+    calls = [(call, left[call.id].pop(0) if left[call.id] else None) for call in message.tool_calls]
+    answers = tuple(answer for _, answer in calls if answer is not None)
+    if not waiting and len(answers) < len(calls):
+        if not answers and not message.text:
             return None
-        message = replace(message, tool_calls=answered)
-    answers = tuple(results[call.id] for call in answered)
+        message = replace(message, tool_calls=tuple(call for call, answer in calls if answer is not None))
     return _Exchange(
         message=message,
         results=answers,

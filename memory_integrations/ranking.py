@@ -7,14 +7,19 @@ message. Tuned on five public conversations (LoCoMo) by leave-one-out; `tests/be
 
 from __future__ import annotations
 
-import calendar
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from math import ceil, log
 from typing import Any
 
 import numpy as np
+
+from memory_integrations.periods import Period
+
+_TRAILING_QUESTION = re.compile(r"[?？]\s*(?:\[[^\]]*\])?\s*$")  # a trailing [attachment] does not hide it
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -45,7 +50,7 @@ class RankingWeights:
     asking: float = 0.2
     when: float = 0.6
     fade_days: float = 15.0
-    candidates: int = 100
+    candidates: int = 150
 
 
 # The columns of a table of conversations.
@@ -62,6 +67,8 @@ class Conversations:
         self.row_of: dict[str, int] = {}
         self.ids: list[str] = []
         self.speakers: dict[str, int] = {}
+        self.frequency: Counter[int] = Counter()
+        """In how many messages a term of the sparse encoder occurs."""
         self._sessions: dict[str, int] = {}
         self._last_in_session: list[int] = []
         self._size = 0
@@ -70,10 +77,21 @@ class Conversations:
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def years(self) -> range:
+        """The years in which its messages were said; a month without a year may be of each."""
+        days = self.column(_DAY)
+        days = days[days > 0]
+        if not len(days):
+            return range(0)
+        return range(date.fromordinal(int(days.min())).year, date.fromordinal(int(days.max())).year + 1)
+
     def __contains__(self, point_id: str) -> bool:
         return point_id in self.row_of
 
-    def add(self, point_id: str, session: str | None, speaker: str, text: str, day: int) -> None:
+    def add(
+        self, point_id: str, session: str | None, speaker: str, text: str, day: int, terms: Iterable[int] = ()
+    ) -> None:
         """Add a message after all others of its session; one that is known already stays where it is.
 
         Args:
@@ -82,6 +100,7 @@ class Conversations:
             speaker: Who said it.
             text: What was said.
             day: When, as a proleptic ordinal (``date.toordinal``).
+            terms: Its terms, by the sparse encoder's numbers, each once.
         """
         if point_id in self.row_of:
             return
@@ -108,6 +127,7 @@ class Conversations:
         self._last_in_session[number] = row
         self.row_of[point_id] = row
         self.ids.append(point_id)
+        self.frequency.update(terms)
         self._size += 1
 
     def column(self, index: int) -> np.ndarray[Any, np.dtype[np.int32]]:
@@ -121,6 +141,23 @@ def share_of_top(scores: Mapping[str, float]) -> dict[str, float]:
     return {point_id: score / top for point_id, score in scores.items() if score > 0}
 
 
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A message that was ranked.
+
+    Args:
+        id: The id of its point.
+        score: The share of the best that any message could reach: at most 1, and higher is better. Scores compare
+            within one search.
+        parts: What each signal gave, by the names of :class:`RankingWeights` and "bm25"; they add up to the score.
+            Only when asked for.
+    """
+
+    id: str
+    score: float
+    parts: dict[str, float] | None = None
+
+
 def rank(
     sparse: Mapping[str, float],
     dense: Mapping[str, float],
@@ -128,25 +165,23 @@ def rank(
     table: Conversations,
     weights: RankingWeights,
     limit: int,
-) -> list[tuple[str, float]]:
+    periods: Sequence[Period] = (),
+    explain: bool = False,
+) -> list[Ranked]:
     """The best messages for a question, best first.
 
     Args:
         sparse: BM25 as shares of the top score, by point id; what is missing counts 0.
         dense: Cosines, likewise.
-        question: The question, which may name a speaker or a time.
+        question: The question, which may name a speaker.
         table: The scope's messages; every id of the scores is in it.
         weights: How the signals add up.
         limit: How many.
-
-    Returns:
-        Point ids and scores. A score is the share of the best that any message could reach: at most 1, and
-        higher is better. Scores compare within one search.
+        periods: The times that the question may mean.
+        explain: Whether to say what each signal gave.
     """
-    relevance = np.zeros(len(table) + 1, dtype=np.float32)  # the last place (-1) stands for a missing neighbour
-    for scores, weight in ((sparse, 1.0), (dense, weights.dense)):
-        scored = [table.row_of[point_id] for point_id in scores]
-        relevance[scored] += np.fromiter(scores.values(), np.float32, len(scores)) * np.float32(weight)
+    bm25, cosine = _by_row(sparse, table), weights.dense * _by_row(dense, table)
+    relevance = bm25 + cosine
     found = np.flatnonzero(relevance)
     if not len(found):
         return []
@@ -163,24 +198,47 @@ def rank(
     np.maximum.at(best, sessions[found], relevance[found])
     named = np.zeros(len(table.speakers), dtype=np.float32)
     named[[table.speakers[name] for name in named_speakers(question, list(table.speakers))]] = weights.speaker
-    inherited = (
-        relevance[rows]
-        + weights.near * (relevance[before] + relevance[after] + relevance[two_before] + relevance[two_after])
-        + weights.answer * after_question * relevance[before]
-    )
-    score = (
-        inherited
-        + weights.session * best[sessions[rows]]
-        + named[table.column(_SPEAKER)[rows]]
-        + weights.opener * (before < 0)
-        - weights.asking * table.column(_ENDS_ASKING)[rows]
-    )
-    if period := named_period(question):
-        score += weights.when * np.exp(-_days_after(table.column(_DAY)[rows], period) / weights.fade_days)
-    score[inherited <= 0] = 0  # a bonus alone makes no message relevant
+    parts = {
+        "bm25": bm25[rows],
+        "dense": cosine[rows],
+        "near": weights.near * (relevance[before] + relevance[after] + relevance[two_before] + relevance[two_after]),
+        "answer": weights.answer * after_question * relevance[before],
+        "session": weights.session * best[sessions[rows]],
+        "speaker": named[table.column(_SPEAKER)[rows]],
+        "opener": weights.opener * (before < 0),
+        "asking": -weights.asking * table.column(_ENDS_ASKING)[rows],
+    }
+    if periods:
+        away = _days_away(table.column(_DAY)[rows], periods)
+        parts["when"] = weights.when * np.exp(-away / weights.fade_days)
+    score = sum(parts.values())
+    # A bonus alone makes no message relevant.
+    score = np.where(parts["bm25"] + parts["dense"] + parts["near"] + parts["answer"] > 0, score, 0)
     order = np.lexsort((rows, -score))[:limit]
     possible = _highest(weights)
-    return [(table.ids[rows[i]], float(score[i]) / possible) for i in order if score[i] > 0]
+    return [
+        Ranked(
+            table.ids[rows[i]],
+            float(score[i]) / possible,
+            {name: float(part[i]) / possible for name, part in parts.items()} if explain else None,
+        )
+        for i in order
+        if score[i] > 0
+    ]
+
+
+def _by_row(scores: Mapping[str, float], table: Conversations) -> Floats:
+    """Scores by the rows of a table; the last place (-1) stands for a neighbour that is missing."""
+    by_row = np.zeros(len(table) + 1, dtype=np.float32)
+    by_row[[table.row_of[point_id] for point_id in scores]] = list(scores.values())
+    return by_row
+
+
+def _days_away(days: np.ndarray[Any, np.dtype[np.int32]], periods: Sequence[Period]) -> Floats:
+    """Days from the nearest period to each message: 0 inside; before it they count three times, news comes after."""
+    away = [np.maximum(np.maximum(days - last, 3 * (first - days)), 0) for first, last in periods]
+    nearest: Floats = np.minimum.reduce(away).astype(np.float32)
+    return nearest
 
 
 def _highest(weights: RankingWeights) -> float:
@@ -188,6 +246,39 @@ def _highest(weights: RankingWeights) -> float:
     relevance = 1 + weights.dense
     inherited = 4 * weights.near + weights.answer + weights.session
     return relevance * (1 + inherited) + weights.speaker + weights.opener + weights.when
+
+
+def rarity(term_frequencies: Iterable[int], messages: int) -> float:
+    """How much a word of a question counts: the idf of its rarest term, as BM25 weighs it; 0 for a word of no term.
+
+    Robertson and Spärck Jones' weight in the form that is never negative: ``ln(1 + (N - df + 0.5) / (df + 0.5))``.
+    """
+    return max((log(1 + (messages - df + 0.5) / (df + 0.5)) for df in term_frequencies), default=0.0)
+
+
+class Distinct:
+    """Texts that were seen, by their content words; says whether another says nearly the same as one of them.
+
+    Nearly the same is a Jaccard similarity of ``least`` or more. Two such sets share a word among the first
+    ``n - ceil(least * n) + 1`` of their n words in any fixed order (prefix filtering, Chaudhuri et al. 2006), so only
+    few pairs are compared.
+    """
+
+    def __init__(self, least: float = 0.8) -> None:
+        self._least = least
+        self._by_word: dict[str, list[frozenset[str]]] = {}
+
+    def is_new(self, words: frozenset[str]) -> bool:
+        """Whether no text seen before is like this one; if so, it is seen from now on. A text of no words is new."""
+        first = sorted(words)[: len(words) - ceil(self._least * len(words)) + 1]
+        for word in first:
+            for seen in self._by_word.get(word, ()):
+                common = len(words & seen)
+                if common >= self._least * (len(words) + len(seen) - common):
+                    return False
+        for word in first:
+            self._by_word.setdefault(word, []).append(words)
+        return True
 
 
 def named_speakers(question: str, speakers: Sequence[str]) -> list[str]:
@@ -210,46 +301,3 @@ def without_speakers(question: str, speakers: Sequence[str]) -> str:
     names = "|".join(re.escape(name) for name in speakers)
     rest = re.sub(rf"\b(?:{names})\b(?:['’]s)?", " ", question, flags=re.IGNORECASE)
     return rest if re.search(r"\w", rest) else question
-
-
-Period = tuple[int | None, int, int | None]
-"""Year, month and day; a year or a day that was not named is None."""
-
-_MONTHS = {name.lower(): number for number, name in enumerate(calendar.month_name) if name}
-_DATED = re.compile(
-    rf"(?:\b(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? )?\b(?P<month>{'|'.join(_MONTHS)})\b"
-    r"(?: (?P<day_after>\d{1,2})(?:st|nd|rd|th)?\b)?(?P<year>,? \d{4}\b)?",
-    re.IGNORECASE,
-)
-_YEAR = re.compile(r"\b(?:19|20)\d\d\b")
-_BEFORE_MAY = re.compile(r"\b(?:in|of|since|by|until|early|late|mid|during|last|this) $", re.IGNORECASE)
-_TRAILING_QUESTION = re.compile(r"[?？]\s*(?:\[[^\]]*\])?\s*$")  # a trailing [attachment] does not hide it
-
-
-def named_period(question: str) -> Period | None:
-    """The time that "8 May 2023", "May 8th" or "in July" names; None when no month is named. English."""
-    for match in _DATED.finditer(question):
-        day = match["day"] or match["day_after"]
-        plain = not day and not match["year"]
-        if match["month"].lower() == "may" and plain and not _BEFORE_MAY.search(question[: match.start()]):
-            continue
-        year = _YEAR.search(question)
-        number = int(day) if day else 0
-        return int(year[0]) if year else None, _MONTHS[match["month"].lower()], number if 0 < number < 32 else None
-    return None
-
-
-def _days_after(days: np.ndarray[Any, np.dtype[np.int32]], period: Period) -> Floats:
-    """Days from a period to each message: 0 inside it; before it they count three times, since news comes after."""
-    year, month, day = period
-    first, last = date.fromordinal(max(1, int(days.min()))).year, date.fromordinal(max(1, int(days.max()))).year
-    best = np.full(len(days), 1e6, dtype=np.float32)
-    for y in [year] if year else range(first - 1, last + 1):
-        try:
-            start = date(y, month, day or 1).toordinal()
-        except ValueError:  # 30 February, or a year out of range
-            continue
-        end = start if day else start + calendar.monthrange(y, month)[1] - 1
-        away = np.where(days > end, days - end, np.where(days < start, 3 * (start - days), 0))
-        best = np.minimum(best, away)
-    return best.astype(np.float32)

@@ -28,6 +28,7 @@ MEDIA_TOKENS = 765
 _MEDIA_TYPES = frozenset(
     ("image", "image_url", "input_image", "audio", "input_audio", "video", "file", "input_file", "document", "media")
 )
+_REMEMBERED_LINES = 4096
 # Scripts written without spaces, where a character is about a token.
 _WIDE = re.compile(r"[ᄀ-ᇿ⺀-鿿ꥠ-꥿가-퟿豈-﫿\U00020000-\U0003ffff]")
 
@@ -60,6 +61,8 @@ class TokenCounter:
         self.model = model
         self.media_tokens = media_tokens
         self._count: Callable[[str], int] | None = None
+        self.count_line = functools.lru_cache(maxsize=_REMEMBERED_LINES)(self.count)
+        """:meth:`count` for texts that come again, such as the lines of a conversation; it remembers them."""
 
     @property
     def exact(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from memory_integrations import (
     TokenCounter,
 )
 from memory_integrations.delimiters import delimit
-from memory_integrations.long_term import point_id
+from memory_integrations.layout import pieces, point_id
 from memory_integrations.qdrant_edge import QdrantEdgeClient
 
 NOON = datetime(2025, 5, 8, 12, tzinfo=UTC)
@@ -337,3 +337,200 @@ def test_p24_nothing_erased_is_left_in_any_file(tmp_path: Path) -> None:
 
 def found_in_files(directory: Path, needle: bytes) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file() and needle in path.read_bytes()]
+
+
+# Long texts
+
+
+LONG = "\n\n".join(f"Chapter {i}. " + f"The {word} of the house is described here at some length. " * 12 for i, word in enumerate(
+    ["cellar", "attic", "kitchen", "garden", "library", "stable", "orchard", "tower"]
+))  # fmt: skip
+
+
+def test_a_long_text_is_one_hit_that_shows_the_piece_that_was_found(manager: MemoryManager) -> None:
+    [memory] = manager.long_term.store_messages([Message("assistant", LONG, id="long", session_id="s")])
+    manager.add_turn("Something else entirely", "Quite so")
+    assert manager.long_term.count() == 3
+    hits = manager.search_long_term("Tell me about the orchard of the house", 5)
+    assert [hit.id for hit in hits].count(memory) == 1
+    hit = next(hit for hit in hits if hit.id == memory)
+    assert "orchard" in hit.text
+    assert "…" in hit.text
+    assert hit.message_ids == ("long",)
+    assert hit.metadata["session_id"] == "s"
+    assert len(hit.text) < len(LONG)
+
+
+def test_a_long_text_comes_back_whole_and_goes_whole(manager: MemoryManager, tmp_path: Path) -> None:
+    [memory] = manager.long_term.store_messages([Message("assistant", LONG, id="long")])
+    assert [message.text for message in manager.long_term.messages()] == [LONG]
+    assert manager.long_term.delete([memory]) == 1
+    assert manager.long_term.count() == 0
+    assert found_in_files(tmp_path, b"orchard") == []
+
+
+def test_a_longer_text_replaced_by_a_shorter_leaves_no_pieces(manager: MemoryManager) -> None:
+    manager.store_file_summary("house.txt", LONG)
+    manager.store_file_summary("house.txt", "Only a cellar.")
+    assert [message.text for message in manager.long_term.messages()] == ["Only a cellar."]
+    assert not any("orchard" in text for text in texts(manager, "orchard", 20))
+
+
+@given(text=st.text(max_size=5000), size=st.integers(10, 400))
+def test_pieces_joined_are_the_text(text: str, size: int) -> None:
+    parts = pieces(text, size)
+    assert "".join(parts) == text
+    assert all(len(part) <= size for part in parts)
+
+
+# Search
+
+
+def test_what_says_nearly_the_same_is_one_hit(manager: MemoryManager) -> None:
+    for i in range(10):
+        manager.long_term.store_conversation("My bike is red and fast", f"Answer {i} to that: fine", f"s{i}")
+    manager.long_term.store_conversation("My bike is stored in the shed", "Understood", "s99")
+    found = texts(manager, "bike", 10)
+    assert len([text for text in found if "red and fast" in text]) == 1
+    assert any("shed" in text for text in found)
+
+
+def test_a_span_of_time_holds_and_a_time_in_the_question_helps(manager: MemoryManager) -> None:
+    for month in range(1, 13):
+        said = datetime(2024, month, 10, tzinfo=UTC)
+        message = Message("user", f"I went hiking on route {month}", session_id=f"s{month}", created_at=said)
+        manager.long_term.store_messages([message])
+    since, until = datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 6, 10, tzinfo=UTC)
+    hits = manager.long_term.search("hiking", 20, since=since, until=until)
+    assert sorted(hit.metadata["created_at"][:7] for hit in hits) == ["2024-03", "2024-04", "2024-05"]
+    assert "August" in manager.search_long_term("Where did I go hiking in August?")[0].text
+    assert "December" in manager.search_long_term("Where did I hike five months ago?")[0].text
+    with pytest.raises(MessageError, match="zone"):
+        manager.long_term.search("hiking", since=datetime(2024, 1, 1))
+
+
+def test_an_explanation_adds_up_to_the_score(manager: MemoryManager) -> None:
+    manager.long_term.store_conversation("Where do you sail?", "On the lake, in summer", "s")
+    for hit in manager.long_term.search("Where is sailing done? lake", explain=True):
+        assert hit.explanation is not None
+        assert sum(hit.explanation.values()) == pytest.approx(hit.score, abs=1e-5)
+    assert manager.search_long_term("lake")[0].explanation is None
+
+
+@pytest.mark.parametrize(
+    ("language", "said", "asked"),
+    [
+        ("english", "She was running through the gardens", "garden runs"),
+        ("german", "Wir haben gestern die Häuser besichtigt", "welches Haus"),
+        ("french", "Nous avons mangé des gâteaux au chocolat", "gâteau"),
+        ("english", "我昨天去了北京的故宫", "北京"),
+        ("english", "東京タワーに行きました", "東京"),
+        (None, "Ratkaisimme ongelman eilen illalla", "ongelman"),
+    ],
+)
+def test_languages(tmp_path: Path, language: str | None, said: str, asked: str) -> None:
+    with MemoryManager("user:a", data_dir=tmp_path, language=language, embeddings=Other()) as memory:
+        memory.add_turn("Nothing of note: the weather", "ok then")
+        memory.long_term.store_messages([Message("user", said, id="m", session_id="z")])
+        hit = memory.long_term.search(asked, explain=True)[0]
+        assert hit.message_ids == ("m",)
+        assert hit.explanation is not None
+        assert hit.explanation["bm25"] > 0
+
+
+def test_another_language_is_refused_and_reembedding_changes_it(tmp_path: Path) -> None:
+    with MemoryManager("user:a", data_dir=tmp_path) as memory:
+        memory.add_turn("Wir haben Häuser gesehen", "Schön")
+    with MemoryManager("user:a", data_dir=tmp_path, language="german") as memory:
+        with pytest.raises(EmbeddingMismatchError, match="german"):
+            memory.search_long_term("Haus")
+        memory.long_term.reembed()
+        assert "Häuser" in texts(memory, "Haus")[0]
+
+
+# Another embedding
+
+
+def fill(directory: Path, turns: int = 300) -> None:
+    with MemoryManager("user:a", data_dir=directory) as memory:
+        memory.long_term.store_messages(
+            Message("user", f"Sentence number {i} about bridges", id=f"m{i}", session_id=f"s{i % 9}")
+            for i in range(turns)
+        )
+        memory.for_scope("user:b").add_turn("Mine stays mine", "Of course")
+
+
+def test_p28_reembedding_moves_every_memory(tmp_path: Path) -> None:
+    fill(tmp_path)
+    with MemoryManager("user:a", data_dir=tmp_path, embeddings=Other()) as memory:
+        told: list[tuple[int, int]] = []
+        assert memory.long_term.reembed(lambda done, total: told.append((done, total))) == 302
+        assert told[-1] == (302, 302)
+        assert memory.long_term.count() == 300
+        assert memory.for_scope("user:b").long_term.count() == 2
+        assert [m.id for m in memory.long_term.messages()] == [f"m{i}" for i in range(300)]
+        assert "number 7 " in texts(memory, "Sentence number 7 about bridges")[0]
+    with MemoryManager("user:a", data_dir=tmp_path) as memory, pytest.raises(EmbeddingMismatchError):
+        memory.long_term.count()
+
+
+class Interrupted(RuntimeError):
+    pass
+
+
+@pytest.mark.parametrize("at", ["copying", "complete", "deleted", "recreated", "half copied back", "copied back"])
+def test_an_interrupted_reembedding_loses_nothing_and_goes_on(
+    tmp_path: Path, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, turns=600)
+    first, second = "memory_integrations", "memory_integrations.reembedded"
+    upserts: dict[str, int] = {}
+
+    def stop_at(method: str, where: Callable[[str], bool], after: bool) -> None:
+        real = getattr(QdrantEdgeClient, method)
+
+        def interrupted(self: QdrantEdgeClient, name: str, *args: object, **kwargs: object) -> object:
+            if where(name) and not after:
+                raise Interrupted
+            result = real(self, name, *args, **kwargs)
+            if where(name):
+                raise Interrupted
+            return result
+
+        monkeypatch.setattr(QdrantEdgeClient, method, interrupted)
+
+    def second_upsert_of(name: str) -> Callable[[str], bool]:
+        def where(called: str) -> bool:
+            upserts[called] = upserts.get(called, 0) + 1
+            return called == name and upserts[called] == 2
+
+        return where
+
+    stops: dict[str, tuple[str, Callable[[str], bool], bool]] = {
+        "copying": ("upsert", second_upsert_of(second), False),
+        "complete": ("update_collection", lambda name: name == second, True),
+        "deleted": ("delete_collection", lambda name: name == first, True),
+        "recreated": ("create_collection", lambda name: name == first, True),
+        "half copied back": ("upsert", second_upsert_of(first), False),
+        "copied back": ("delete_collection", lambda name: name == second, False),
+    }
+    stop_at(*stops[at])
+    with MemoryManager("user:a", data_dir=tmp_path, embeddings=Other()) as memory, pytest.raises(Interrupted):
+        memory.long_term.reembed()
+    monkeypatch.undo()
+    with MemoryManager("user:a", data_dir=tmp_path, embeddings=Other()) as memory:
+        memory.long_term.reembed()
+        assert [m.id for m in memory.long_term.messages()] == [f"m{i}" for i in range(600)]
+        assert memory.for_scope("user:b").long_term.count() == 2
+        assert [
+            collection.name for collection in memory.long_term.vectorstore.client.get_collections().collections
+        ] == [first]
+
+
+def test_p24_a_deleted_hit_is_in_no_file(manager: MemoryManager, tmp_path: Path) -> None:
+    manager.add_turn("The password is xyzzy-plugh", "I will not tell")
+    manager.add_turn("Something that stays", "Here it is")
+    hit = manager.search_long_term("password")[0]
+    assert manager.long_term.delete([hit.id]) == 1
+    assert found_in_files(tmp_path, b"xyzzy-plugh") == []
+    assert found_in_files(tmp_path, b"Something that stays")

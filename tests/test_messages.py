@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import START, any_text, histories, unicode_text
 
 from memory_integrations import Message, MessageError, ToolCall
 from memory_integrations.messages import as_unicode, as_utc, transcript, transcript_line, utc_now
-from strategies import START, any_text, histories, unicode_text
 
 zones = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 

@@ -7,10 +7,10 @@ import re
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from strategies import NASTY, identifiers, long_identifiers
 
 from memory_integrations import MemoryScope, ScopeError
 from memory_integrations.scopes import GLOBAL
-from strategies import NASTY, identifiers, long_identifiers
 
 scopes = st.builds(MemoryScope, st.none() | identifiers, st.none() | identifiers)
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import any_text, nasty_text
 
 from memory_integrations import BudgetError, TokenCounter
 from memory_integrations.tokens import MEDIA_TOKENS, check_budget, estimate_tokens
-from strategies import any_text, nasty_text
 
 JAPANESE = "私は毎朝七時に起きて、近くの公園を散歩します。昨日は雨が降っていたので、家で本を読みました。"
 CHINESE = "我每天早上七点起床，然后去附近的公园散步。昨天下雨了，所以我在家看书。"

@@ -210,9 +210,9 @@ def ten_thousand(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 def test_search_floor_two_engine_queries(benchmark: BenchmarkFixture, ten_thousand: MemoryManager) -> None:
-    store = ten_thousand.long_term._store
-    shard = store.client._client._collection(store.collection)._shard  # type: ignore[attr-defined]
-    dense, sparse = store.encoders
+    store = ten_thousand.long_term._collection
+    shard = store.open()._client._collection(store.name)._shard  # type: ignore[attr-defined]
+    dense, sparse = store.dense, store.sparse
     mine = qdrant_edge.Filter(
         must=[qdrant_edge.FieldCondition("metadata.scope", qdrant_edge.MatchValue(ten_thousand.scope.tag))]
     )
@@ -240,9 +240,9 @@ def test_search(benchmark: BenchmarkFixture, ten_thousand: MemoryManager) -> Non
 
 def test_store_conversation_floor_engine_upsert(benchmark: BenchmarkFixture, manager: MemoryManager) -> None:
     stored(manager, 2)
-    store = manager.long_term._store
-    shard = store.client._client._collection(store.collection)._shard  # type: ignore[attr-defined]
-    _, sparse = store.encoders
+    store = manager.long_term._collection
+    shard = store.open()._client._collection(store.name)._shard  # type: ignore[attr-defined]
+    sparse = store.sparse
     terms = qdrant_edge.SparseVector(*sparse.embed_query(sentence(20)))
     vector = {"": [0.1] * 256, "langchain-sparse": terms}
     numbers = itertools.count(1)

@@ -1,0 +1,268 @@
+"""The one open collection that the long-term memories of all scopes share."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from memory_integrations.errors import EmbeddingMismatchError
+from memory_integrations.layout import DENSE, SPARSE, day_of, line, metadata_of, speaker_of, text_of
+from memory_integrations.reembedding import Progress, finish, reembed
+
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+    from qdrant_client import QdrantClient, models
+
+    from memory_integrations.ranking import Conversations, RankingWeights
+    from memory_integrations.sparse import SparseEncoder
+
+COLLECTION = "memory_integrations"
+PAGE = 256
+"""Points a call: the embedded engine holds the interpreter lock for the whole of each."""
+
+
+class MemoryCollection:
+    """A Qdrant collection with its encoders and, for each scope that was searched, what ranking knows of it.
+
+    Args:
+        client: Gives the Qdrant client; called at first use.
+        embeddings: Gives the dense embedding; called at first use.
+        name: The collection's name.
+        language: The language of stems and stop words; None for neither. Recorded in the collection.
+        weights: How ranking adds its signals up; None means the tuned defaults.
+    """
+
+    def __init__(
+        self,
+        client: Callable[[], QdrantClient],
+        embeddings: Callable[[], Embeddings],
+        name: str = COLLECTION,
+        language: str | None = "english",
+        weights: RankingWeights | None = None,
+    ) -> None:
+        self.name = name
+        self.language = language
+        self._make_client = client
+        self._make_embeddings = embeddings
+        self._weights = weights
+        self._lock = threading.RLock()
+        self._client: QdrantClient | None = None
+        self._tables: dict[str, Conversations] = {}
+        self._orders = itertools.count(time.time_ns())
+
+    def open(self) -> QdrantClient:
+        """The client, with the collection there; opened once.
+
+        Raises:
+            EmbeddingMismatchError: The collection was written with another embedding.
+            StoreLockedError: Another process holds the embedded engine's directory.
+        """
+        if self._client is None:
+            with self._lock:
+                if self._client is None:
+                    client = self._make_client()
+                    self._open_collection(client)
+                    self._client = client
+        return self._client
+
+    @cached_property
+    def dense(self) -> Embeddings:
+        """The dense embedding."""
+        return self._make_embeddings()
+
+    @cached_property
+    def sparse(self) -> SparseEncoder:
+        """The sparse encoder."""
+        from memory_integrations.sparse import SparseEncoder
+
+        return SparseEncoder(self.language)
+
+    @cached_property
+    def weights(self) -> RankingWeights:
+        """How ranking adds its signals up."""
+        from memory_integrations.ranking import RankingWeights
+
+        return self._weights or RankingWeights()
+
+    def next_orders(self, count: int) -> list[int]:
+        """Numbers that grow with every message, also over restarts: nanoseconds since the epoch, never twice."""
+        return list(itertools.islice(self._orders, count))
+
+    def table(self, tag: str) -> Conversations:
+        """What ranking knows of a scope's messages; read from the collection at first use."""
+        table = self._tables.get(tag)
+        if table is None:
+            from memory_integrations.ranking import Conversations
+
+            with self._lock:
+                table = self._tables.get(tag)
+                if table is None:
+                    table = Conversations()
+                    self._tabulate(table, in_order(self.scroll(tagged([tag]))))
+                    self._tables[tag] = table
+        return table
+
+    def note(self, tag: str, points: Sequence[Any]) -> None:
+        """Add points to a scope's table, where it was read already."""
+        with self._lock:
+            table = self._tables.get(tag)
+            if table is not None:
+                self._tabulate(table, points)
+
+    def forget(self, tag: str) -> None:
+        """Drop a scope's table: the next search reads it anew."""
+        with self._lock:
+            self._tables.pop(tag, None)
+
+    def scroll(self, query_filter: models.Filter) -> Iterator[models.Record]:
+        """Every point of a filter, page by page, by their ids."""
+        client, offset = self.open(), None
+        while True:
+            points, offset = client.scroll(
+                self.name, scroll_filter=query_filter, limit=PAGE, offset=offset, with_payload=True
+            )
+            yield from points
+            if offset is None:
+                return
+
+    def retrieve(self, ids: Iterable[str]) -> list[models.Record]:
+        """The points of these ids that there are."""
+        return [
+            point
+            for batch in batched(ids, PAGE)
+            for point in self.open().retrieve(self.name, list(batch), with_payload=True)
+        ]
+
+    def delete(self, tag: str, selector: models.PointIdsList | models.FilterSelector) -> None:
+        """Delete points of a scope, physically: nothing of them is left in any file of the embedded engine."""
+        client = self.open()
+        client.delete(self.name, points_selector=selector, wait=True)
+        self.forget(tag)
+        # The embedded engine keeps deleted payloads until its files are written anew; a server does so by itself.
+        purge = getattr(client, "purge", None)
+        if purge is not None:
+            purge(self.name)
+
+    def close(self) -> None:
+        """Forget what was read; the client is its owner's to close."""
+        with self._lock:
+            self._client = None
+            self._tables.clear()
+
+    def reembed(self, progress: Progress | None = None) -> int:
+        """Embed every memory anew with this embedding and language; see ``LongTermMemory.reembed``."""
+        with self._lock:
+            client = self._client or self._make_client()
+            if not client.collection_exists(self.name):
+                return 0
+            count = reembed(
+                client, self.name, lambda name: self._create(client, name), self._identity, self._encode, progress
+            )
+            self._tables.clear()
+            return count
+
+    def encode(self, ids: Sequence[Any], payloads: Sequence[dict[str, Any]]) -> list[models.PointStruct]:
+        """Points of payloads, with their vectors."""
+        from qdrant_client import models
+
+        dense = self.dense.embed_documents([payload["page_content"] for payload in payloads])
+        sparse = self.sparse.embed_documents(line(p["page_content"], p.get("metadata") or {}) for p in payloads)
+        return [
+            models.PointStruct(
+                id=id_,
+                vector={DENSE: vector, SPARSE: models.SparseVector(indices=terms.indices, values=terms.values)},
+                payload=payload,
+            )
+            for id_, payload, vector, terms in zip(ids, payloads, dense, sparse, strict=True)
+        ]
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        """What the collection records of how its vectors were made."""
+        from memory_integrations.embeddings import embedding_name, embedding_size
+
+        return {
+            "embedding": embedding_name(self.dense),
+            "embedding_size": embedding_size(self.dense),
+            "language": self.language or "none",
+        }
+
+    def _create(self, client: QdrantClient, name: str) -> None:
+        """Create a collection for this embedding and language, with the scope as its tenant."""
+        from qdrant_client import models
+
+        client.create_collection(
+            name,
+            vectors_config=models.VectorParams(size=self._identity["embedding_size"], distance=models.Distance.COSINE),
+            sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+            metadata=self._identity,
+        )
+        tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+        client.create_payload_index(name, "metadata.scope", tenant)
+        client.create_payload_index(name, "metadata.created_at", models.PayloadSchemaType.DATETIME)
+
+    def _open_collection(self, client: QdrantClient) -> None:
+        finish(client, self.name)
+        if not client.collection_exists(self.name):
+            self._create(client, self.name)
+            return
+        config = client.get_collection(self.name).config
+        vectors = config.params.vectors
+        dense = vectors.get(DENSE) if isinstance(vectors, dict) else vectors
+        # What the ecosystem's own classes created says nothing of its embedding but the size.
+        recorded = {**self._identity, **(config.metadata or {}), "embedding_size": dense.size if dense else None}
+        different = {key: recorded[key] for key, value in self._identity.items() if recorded[key] != value}
+        if different:
+            raise EmbeddingMismatchError(
+                f"Collection {self.name!r} was written with {_described(recorded)}; it was opened with "
+                f"{_described(self._identity)}. Open it with the former, or call long_term.reembed() to embed its "
+                "memories with the latter."
+            )
+
+    def _encode(self, points: list[Any]) -> list[Any]:
+        return list(self.encode([point.id for point in points], [point.payload for point in points]))
+
+    def _tabulate(self, table: Conversations, points: Iterable[Any]) -> None:
+        for batch in batched(points, PAGE):
+            lines = [line(text_of(point), metadata_of(point)) for point in batch]
+            for point, terms in zip(batch, self.sparse.embed_documents(lines), strict=True):
+                fields, text = metadata_of(point), text_of(point)
+                session = fields.get("session_id") if fields.get("kind") == "message" else None
+                if fields.get("kind") != "message" and fields.get("pieces", 1) > 1:
+                    session = f"\0{fields.get('message_id')}"  # the pieces of a file stand together
+                table.add(str(point.id), session, speaker_of(fields), text, day_of(fields), terms.indices)
+
+
+def _described(identity: Mapping[str, Any]) -> str:
+    size = identity["embedding_size"] or "no"
+    return f"the embedding {identity['embedding']!r} of {size} dimensions and language {identity['language']!r}"
+
+
+def in_order(points: Iterable[Any]) -> list[Any]:
+    """Points in the order in which what they say was said."""
+    return sorted(points, key=lambda point: (metadata_of(point).get("order", 0), str(point.id)))
+
+
+def tagged(tags: Sequence[str], *conditions: models.Condition) -> models.Filter:
+    """The filter that every call to the engine carries: one of these scopes, and all further conditions."""
+    from qdrant_client import models
+
+    # One condition a tag: the engine serves that from its index in half the time of a MatchAny.
+    scopes: list[models.Condition] = [
+        models.FieldCondition(key="metadata.scope", match=models.MatchValue(value=tag)) for tag in tags
+    ]
+    return models.Filter(should=scopes, must=list(conditions) or None)
+
+
+_Item = TypeVar("_Item")
+
+
+def batched(items: Iterable[_Item], size: int) -> Iterator[tuple[_Item, ...]]:
+    """The items in tuples of at most ``size``."""
+    iterator = iter(items)
+    while batch := tuple(itertools.islice(iterator, size)):
+        yield batch

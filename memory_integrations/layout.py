@@ -1,0 +1,137 @@
+"""How messages are laid out as points of one Qdrant collection: pure functions.
+
+A point is a message, or one piece of a long one, as ``langchain_qdrant.QdrantVectorStore`` expects it:
+``page_content`` is what was said, ``metadata`` says where, when and by whom.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+from memory_integrations.delimiters import as_data
+from memory_integrations.errors import MessageError
+from memory_integrations.messages import Message
+
+DENSE = ""
+"""langchain_qdrant's name of the dense vector."""
+SPARSE = "langchain-sparse"
+"""langchain_qdrant's name of the sparse vector."""
+PIECE_CHARACTERS = 1200
+"""A longer text is stored in pieces of about this length (some 300 tokens of English)."""
+
+_MONTHS = tuple("January February March April May June July August September October November December".split())
+
+
+def point_id(tag: str, message_id: str, piece: int = 0) -> str:
+    """The id of a message's point: the same for the same message in the same scope, and for no other."""
+    identity = f"{len(tag)}:{tag}{piece}:{message_id}" if piece else f"{len(tag)}:{tag}{message_id}"
+    return str(UUID(bytes=blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=16).digest(), version=4))
+
+
+def pieces(text: str, size: int = PIECE_CHARACTERS) -> list[str]:
+    """A long text cut where it pauses: at a paragraph, a line, a sentence, a word. Joined, they are the text."""
+    found = []
+    while len(text) > size:
+        window = text[:size]
+        ends = (window.rfind(pause, size // 2) + len(pause) for pause in ("\n\n", "\n", ". ", "? ", "! ", "。", " "))
+        cut = next((end for end in ends if end > size // 2), size)
+        found.append(text[:cut])
+        text = text[cut:]
+    return [*found, text]
+
+
+def metadata_of(point: Any) -> dict[str, Any]:
+    """A point's metadata; what the ecosystem's classes wrote may have none."""
+    found = (point.payload or {}).get("metadata")
+    return found if isinstance(found, dict) else {}
+
+
+def text_of(point: Any) -> str:
+    """What a point says."""
+    return str((point.payload or {}).get("page_content") or "")
+
+
+def as_metadata(message: Message, tag: str, kind: str) -> dict[str, Any]:
+    """What a point's metadata says of a message that has arrived.
+
+    Raises:
+        MessageError: The message's own metadata is not JSON.
+    """
+    assert message.created_at is not None  # given on arrival
+    fields = {
+        "scope": tag,
+        "session_id": message.session_id,
+        "message_id": message.id,
+        "role": message.role,
+        "name": message.name,
+        "created_at": message.created_at.isoformat(),
+        "kind": kind,
+        "extra": _as_json(message.metadata) or None,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def as_message(points: Sequence[Any]) -> Message:
+    """The message whose pieces these points are, in order."""
+    fields = metadata_of(points[0])
+    created = fields.get("created_at")
+    return Message(
+        role=fields.get("role", "user"),
+        content="".join(text_of(point) for point in points),
+        name=fields.get("name"),
+        id=fields.get("message_id", str(points[0].id)),
+        session_id=fields.get("session_id"),
+        created_at=datetime.fromisoformat(created) if created else None,
+        metadata=fields.get("extra", {}),
+    )
+
+
+def speaker_of(fields: Mapping[str, Any]) -> str:
+    """Who said it: the name, else the role."""
+    return str(fields.get("name") or fields.get("role") or "note")
+
+
+def day_of(fields: Mapping[str, Any]) -> int:
+    """When, as a proleptic ordinal; 0 when that is not known."""
+    created = fields.get("created_at")
+    return date.fromisoformat(created[:10]).toordinal() if created else 0
+
+
+def line(text: str, fields: Mapping[str, Any]) -> str:
+    """A memory as one line: "8 May 2023 Caroline: ...". Plain words cost the fewest tokens for a date."""
+    created = fields.get("created_at")
+    when = ""
+    if created:
+        moment = date.fromisoformat(created[:10])
+        when = f"{moment.day} {_MONTHS[moment.month - 1]} {moment.year} "
+    return f"{when}{speaker_of(fields)}: {text}"
+
+
+def shown(points: Sequence[Any]) -> str:
+    """Pieces of one message as the model will see them; what lies between and around them is ``…``."""
+    fields = metadata_of(points[0])
+    count = fields.get("pieces", 1)
+    text, expected = "", 0
+    for point in points:
+        piece = metadata_of(point).get("piece", 0)
+        text += ("… " if piece != expected else "") + text_of(point)
+        expected = piece + 1
+    if expected < count:
+        text = f"{text.rstrip()} …"
+    return as_data(line(text, fields))
+
+
+def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        copied: dict[str, Any] = json.loads(json.dumps(dict(metadata), allow_nan=False)) if metadata else {}
+    except (TypeError, ValueError) as error:
+        raise MessageError(
+            f"A message's metadata is not JSON ({error}): expected text, finite numbers, true, false, None, or lists "
+            "and objects of these. Nothing was stored."
+        ) from error
+    return copied

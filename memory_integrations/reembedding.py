@@ -1,0 +1,114 @@
+"""Moving a collection to another embedding or language, so that an interruption at any moment loses nothing.
+
+The new vectors are written into a second collection first. When that is complete it says so in its metadata, and
+only then is the first one replaced; whoever opens the collection in between goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
+Progress = Callable[[int, int], None]
+"""Called with how many points are done, and how many there are."""
+
+_PAGE = 256
+
+
+def reembed(
+    client: QdrantClient,
+    name: str,
+    create: Callable[[str], None],
+    wanted: Mapping[str, Any],
+    encode: Callable[[list[Any]], list[Any]],
+    progress: Progress | None = None,
+) -> int:
+    """Write every point of a collection anew.
+
+    Args:
+        client: The client.
+        name: The collection's name.
+        create: Creates an empty collection of a name, as it shall be.
+        wanted: What its metadata then says; an unfinished one that says otherwise is begun anew.
+        encode: The points with their new vectors.
+        progress: Told how far it is.
+
+    Returns:
+        How many points there are.
+    """
+    finish(client, name)
+    second = _second(name)
+    if client.collection_exists(second):
+        begun = client.get_collection(second).config.metadata or {}
+        if any(begun.get(key) != value for key, value in wanted.items()):
+            client.delete_collection(second)
+    if not client.collection_exists(second):
+        create(second)
+    count = _copy(client, name, second, encode, progress)
+    client.update_collection(second, metadata={"complete": True})
+    finish(client, name)
+    return count
+
+
+def finish(client: QdrantClient, name: str) -> None:
+    """Put a complete second collection in the place of the first, where a move was interrupted after it."""
+    second = _second(name)
+    if not client.collection_exists(second):
+        return
+    if not (client.get_collection(second).config.metadata or {}).get("complete"):
+        return
+    if client.collection_exists(name):
+        client.delete_collection(name)
+    _recreate(client, second, name)
+    client.delete_collection(second)
+
+
+def _recreate(client: QdrantClient, source: str, target: str) -> None:
+    """Copy a collection with its vectors as they are. An interrupted copy is deleted by the next :func:`finish`."""
+    from qdrant_client import models
+
+    config = client.get_collection(source).config
+    metadata = {key: value for key, value in (config.metadata or {}).items() if key != "complete"}
+    client.create_collection(
+        target,
+        vectors_config=config.params.vectors,
+        sparse_vectors_config=config.params.sparse_vectors,
+        metadata=metadata,
+    )
+    for field, index in client.get_collection(source).payload_schema.items():
+        client.create_payload_index(target, field, index.params or index.data_type)
+
+    def unchanged(points: list[Any]) -> list[Any]:
+        return [models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in points]
+
+    _copy(client, source, target, unchanged, None, with_vectors=True)
+
+
+def _copy(
+    client: QdrantClient,
+    source: str,
+    target: str,
+    prepare: Callable[[list[Any]], list[Any]],
+    progress: Progress | None,
+    with_vectors: bool = False,
+) -> int:
+    """Copy the points that the target does not have yet, page by page."""
+    total, done, offset = client.count(source, exact=True).count, 0, None
+    while True:
+        points, offset = client.scroll(source, limit=_PAGE, offset=offset, with_payload=True, with_vectors=with_vectors)
+        there = {point.id for point in client.retrieve(target, [point.id for point in points], with_payload=False)}
+        missing = [point for point in points if point.id not in there]
+        if missing:
+            client.upsert(target, points=prepare(missing), wait=True)
+        done += len(points)
+        if progress is not None:
+            progress(done, total)
+        if offset is None:
+            return done
+
+
+def _second(name: str) -> str:
+    return f"{name}.reembedded"
