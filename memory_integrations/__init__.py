@@ -27,13 +27,15 @@ from memory_integrations.errors import (
     StoreUnavailableError,
 )
 from memory_integrations.features import Fact, FactVersion, FeatureMemory
-from memory_integrations.long_term import LongTermMemory, MemoryHit
+from memory_integrations.layout import MemoryHit
+from memory_integrations.long_term import LongTermMemory
 from memory_integrations.manager import EraseReceipt, MemoryManager
 from memory_integrations.messages import Message, ToolCall
 from memory_integrations.policies import Entry, ShortTermPolicy
 from memory_integrations.scopes import MemoryScope
-from memory_integrations.short_term import Dropped, ShortTermMemory, View
+from memory_integrations.short_term import ShortTermMemory
 from memory_integrations.tokens import TokenCounter
+from memory_integrations.views import Dropped, View
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memory_integrations.errors import EmbeddingMismatchError
-from memory_integrations.layout import DENSE, SPARSE, day_of, line, metadata_of, speaker_of, text_of
+from memory_integrations.layout import DENSE, SPARSE, day_of, key_of, line, metadata_of, speaker_of, text_of
 from memory_integrations.reembedding import Progress, finish, reembed
 
 if TYPE_CHECKING:
@@ -118,6 +118,17 @@ class MemoryCollection:
         with self._lock:
             self._tables.pop(tag, None)
 
+    def scores(self, requests: Sequence[models.QueryRequest]) -> list[dict[int, float]]:
+        """What queries find, by the keys of points."""
+        client = self.open()
+        # The embedded engine answers without a model for each of hundreds of points, which would take most of a search.
+        quick = getattr(client, "query_scores", None)
+        if quick is not None:
+            found: list[dict[int, float]] = quick(self.name, requests)
+            return found
+        responses = client.query_batch_points(self.name, requests)
+        return [{key_of(point.id): point.score for point in response.points} for response in responses]
+
     def scroll(self, query_filter: models.Filter) -> Iterator[models.Record]:
         """Every point of a filter, page by page, by their ids."""
         client, offset = self.open(), None
@@ -129,7 +140,7 @@ class MemoryCollection:
             if offset is None:
                 return
 
-    def retrieve(self, ids: Iterable[str]) -> list[models.Record]:
+    def retrieve(self, ids: Iterable[str | int]) -> list[models.Record]:
         """The points of these ids that there are."""
         return [
             point
@@ -234,7 +245,7 @@ class MemoryCollection:
                 session = fields.get("session_id") if fields.get("kind") == "message" else None
                 if fields.get("kind") != "message" and fields.get("pieces", 1) > 1:
                     session = f"\0{fields.get('message_id')}"  # the pieces of a file stand together
-                table.add(str(point.id), session, speaker_of(fields), text, day_of(fields), terms.indices)
+                table.add(key_of(point.id), session, speaker_of(fields), text, day_of(fields), terms.indices)
 
 
 def _described(identity: Mapping[str, Any]) -> str:

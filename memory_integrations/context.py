@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from memory_integrations.delimiters import Kind, as_data, delimit
-from memory_integrations.long_term import MemoryHit
+from memory_integrations.layout import MemoryHit
 from memory_integrations.messages import Message, transcript_line
-from memory_integrations.short_term import Dropped, View
+from memory_integrations.views import Dropped, View
 
 FACTS_SHARE = 1 / 2
 """Facts take what they need, up to this share of the budget."""

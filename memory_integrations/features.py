@@ -75,7 +75,8 @@ class FactLog:
         """Take in the next event; returns the key that it changed, None for an event that is not about facts."""
         self.events[event.number] = event
         if event.kind == "undo":
-            undone = self.change(event.data.get("of", 0))
+            number = event.data.get("of")
+            undone = self.change(number) if isinstance(number, int) else None
             if undone is None:
                 return None
             self.undone.add(undone.number)
@@ -112,7 +113,8 @@ class FactLog:
             if event.number in self.undone:
                 continue
             if versions and versions[-1].until is None:
-                versions[-1] = replace(versions[-1], until=event.at)
+                # Clocks differ between machines and are set back: a version never ends before it began.
+                versions[-1] = replace(versions[-1], until=max(event.at, versions[-1].since))
             if event.kind == "set":
                 data = event.data
                 versions.append(
@@ -139,9 +141,9 @@ class FactShelf:
 
     def __init__(self, journal: Journal, scope: MemoryScope) -> None:
         self.scope = scope
-        self.log = FactLog()
+        self._log = FactLog()
         self._readers: WeakSet[FeatureMemory] = WeakSet()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # held while the log is filled or read
         self.journal: ScopeJournal = journal.open(scope, self._on_event, self._on_reset)
 
     def notify(self, reader: FeatureMemory) -> None:
@@ -149,13 +151,51 @@ class FactShelf:
         with self._lock:
             self._readers.add(reader)
 
+    def current(self) -> dict[str, Any]:
+        """The values that hold, ``_MISSING`` for keys that were deleted; a copy, but for lists and objects."""
+        with self._lock:
+            return dict(self._log.current)
+
+    def current_of(self, key: str) -> tuple[bool, Any]:
+        """Whether a key was ever set or deleted here, and its value or ``_MISSING``."""
+        with self._lock:
+            return key in self._log.current, self._log.current.get(key, _MISSING)
+
+    def known_keys(self) -> list[str]:
+        """Every key that was ever set or deleted."""
+        with self._lock:
+            return list(self._log.by_key)
+
+    def events(self) -> list[Event]:
+        """Every event."""
+        with self._lock:
+            return list(self._log.events.values())
+
+    def versions(self, key: str) -> list[FactVersion]:
+        """Every value that a key had, oldest first."""
+        with self._lock:
+            return self._log.versions(key)
+
+    def change(self, number: int | None) -> Event | None:
+        """A change that can be undone: the one of a number, or the latest."""
+        with self._lock:
+            return self._log.last() if number is None else self._log.change(number)
+
+    def last_change(self, key: str) -> tuple[datetime, int] | None:
+        """When a key was last set or deleted, and the event's number."""
+        with self._lock:
+            events = self._log.by_key.get(key)
+            return (events[-1].at, events[-1].number) if events else None
+
     def _on_event(self, event: Event) -> None:
-        key = self.log.add(event)
+        with self._lock:
+            key = self._log.add(event)
         if key is not None:
             self._tell(key)
 
     def _on_reset(self) -> None:
-        self.log = FactLog()
+        with self._lock:
+            self._log = FactLog()
         self._tell(None)
 
     def _tell(self, key: str | None) -> None:
@@ -217,11 +257,13 @@ class FeatureMemory:
         The history is the nearest scope's that knows the key.
         """
         _check_key(key)
+        deleted: tuple[datetime, int] | None = None  # here, what a farther scope has
         for shelf in self._shelves:
-            if shelf.log.by_key.get(key):
-                versions = shelf.log.versions(key)
-                if versions:
-                    return Fact(key, self.get(key), versions)
+            if versions := shelf.versions(key):
+                if deleted and versions[-1].until is None:
+                    versions[-1] = replace(versions[-1], until=max(deleted[0], versions[-1].since))
+                return Fact(key, self.get(key), versions)
+            deleted = deleted or shelf.last_change(key)
         return None
 
     def as_of(self, moment: datetime) -> dict[str, Any]:
@@ -234,7 +276,7 @@ class FeatureMemory:
         facts: dict[str, Any] = {}
         for shelf in reversed(self._shelves):
             log = FactLog()
-            for event in shelf.log.events.values():
+            for event in shelf.events():
                 if event.at <= moment:
                     log.add(event)
             _inherit(facts, log.current)
@@ -248,7 +290,7 @@ class FeatureMemory:
         """Every fact, by key, in the order of :meth:`keys`; a copy."""
         facts: dict[str, Any] = {}
         for shelf in reversed(self._shelves):
-            _inherit(facts, shelf.log.current)
+            _inherit(facts, shelf.current())
         return copy.deepcopy(facts)
 
     def to_prompt(self, include_history: bool = False, max_tokens: int | None = None) -> str:
@@ -280,16 +322,16 @@ class FeatureMemory:
     def export(self) -> dict[str, Any]:
         """Everything known of the scope's own facts, as JSON: current values and every version."""
         self.refresh()
-        log = self._own.log
+        current, own = self._own.current(), self._own
         return {
             "scope": str(self.scope),
             "facts": {
                 key: {
-                    "current": None if log.current.get(key, _MISSING) is _MISSING else self.get(key),
-                    "history": [_version_as_json(version) for version in log.versions(key)],
+                    "current": None if current.get(key, _MISSING) is _MISSING else copy.deepcopy(current[key]),
+                    "history": [_version_as_json(version) for version in versions],
                 }
-                for key in log.by_key
-                if log.versions(key)
+                for key in own.known_keys()
+                if (versions := own.versions(key))
             },
         }
 
@@ -365,7 +407,7 @@ class FeatureMemory:
             The key of the fact that changed; None when there is nothing to undo.
         """
         self._own.journal.refresh()
-        event = self._own.log.last() if change is None else self._own.log.change(change)
+        event = self._own.change(change)
         if event is None:
             return None
         self._own.journal.append("undo", {"of": event.number})
@@ -390,12 +432,13 @@ class FeatureMemory:
             if key is None:
                 facts: dict[str, Any] = {}
                 for shelf in reversed(self._shelves):
-                    _inherit(facts, shelf.log.current)
+                    _inherit(facts, shelf.current())
                 scalars = {k: v for k, v in facts.items() if not isinstance(v, list | dict)}
                 self._containers = {k: v for k, v in facts.items() if isinstance(v, list | dict)}
                 self._scalars = scalars
                 return
-            value = next((s.log.current[key] for s in self._shelves if key in s.log.current), _MISSING)
+            held = (shelf.current_of(key) for shelf in self._shelves)
+            value = next((value for known, value in held if known), _MISSING)
             holder, other = self._scalars, self._containers
             if isinstance(value, list | dict):
                 holder, other = other, holder
@@ -419,8 +462,7 @@ class FeatureMemory:
         return text, dropped
 
     def _last_change(self, key: str) -> tuple[datetime, int]:
-        changes = [shelf.log.by_key[key][-1] for shelf in self._shelves if shelf.log.by_key.get(key)]
-        return max((change.at, change.number) for change in changes)
+        return next(change for shelf in self._shelves if (change := shelf.last_change(key)))
 
     def _lines(self, include_history: bool) -> dict[str, str]:
         lines = {}
@@ -480,9 +522,15 @@ def _as_json(key: str, value: Any, depth: int = 0) -> Json:
         if isinstance(value, dict) and all(isinstance(name, str) for name in value):
             return {as_unicode(str.__str__(name)): _as_json(key, item, depth + 1) for name, item in value.items()}
     raise FactError(
-        f"The value of {key!r} holds {type(value).__name__} {repr(value)[:60]}, which is not JSON. Expected text, "
+        f"The value of {key!r} holds {_described(value)}, which is not JSON. Expected text, "
         f"finite numbers, true, false, None, or lists and objects of these with text as keys, at most {_DEEPEST} deep."
     )
+
+
+def _described(value: Any) -> str:
+    """The value for an error's message; of what may be endless only the type."""
+    name = type(value).__name__
+    return name if isinstance(value, int | list | tuple | dict) else f"{name} {value!r:.60}"
 
 
 def _escaped(value: Any) -> str:

@@ -20,8 +20,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from memory_integrations.arrival import utc_now
 from memory_integrations.errors import ScopeError, StoreCorruptedError, StoreUnavailableError
-from memory_integrations.messages import as_utc, utc_now
+from memory_integrations.messages import as_utc
 from memory_integrations.scopes import MemoryScope
 
 _log = logging.getLogger("memory_integrations")
@@ -171,7 +172,6 @@ class JsonlScopeJournal:
         self._offset = 0  # bytes read, all of them whole lines
         self._lines = 0
         self._torn = False
-        self._last_at: datetime | None = None
         self._seen: tuple[int, int, int] | None = None  # what the file looked like when it was last read
 
     def append(self, kind: str, data: Mapping[str, Any]) -> Event:
@@ -191,12 +191,10 @@ class JsonlScopeJournal:
             if not self._lines:
                 self._file_id = os.urandom(8).hex()
                 self._write(fd, {"scope": str(self.scope), "format": 1, "file": self._file_id})
-            # A clock that was set back must not make an event older than what it follows.
-            moment = as_utc(self._journal.clock())
-            event = Event(self._lines, max(moment, self._last_at or moment), kind, data)
+            event = Event(self._lines, as_utc(self._journal.clock()), kind, data)
             self._write(fd, {"at": event.at.isoformat(), "kind": kind, **data})
             self._look(fd)
-            self._hand_over(event)
+            self._on_event(event)
             return event
 
     def refresh(self) -> None:
@@ -338,7 +336,7 @@ class JsonlScopeJournal:
             self._on_reset()
         self._offset = self._lines = 0
         self._torn = False
-        self._file_id = self._seen = self._last_at = None
+        self._file_id = self._seen = None
 
     def _read_new(self, fd: int) -> None:
         size = os.fstat(fd).st_size
@@ -350,7 +348,7 @@ class JsonlScopeJournal:
         for line in lines:
             fields = _parse(line, self.path, self._lines + 1)
             if self._lines:
-                self._hand_over(_event(self._lines, fields, self.path))
+                self._on_event(_event(self._lines, fields, self.path))
             else:
                 self._file_id = fields.get("file")
             self._offset += len(line) + 1
@@ -358,10 +356,6 @@ class JsonlScopeJournal:
         if rest and not self._torn:
             _log.warning("%s ends in %d bytes of an event that was never acknowledged", self.path, len(rest))
         self._torn = bool(rest)
-
-    def _hand_over(self, event: Event) -> None:
-        self._last_at = event.at
-        self._on_event(event)
 
     def _set_torn_line_aside(self, fd: int) -> None:
         """Keep what a writer wrote before it died beside the journal, and go on after the last whole line."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from hashlib import blake2b
 from typing import Any
@@ -27,10 +28,42 @@ PIECE_CHARACTERS = 1200
 _MONTHS = tuple("January February March April May June July August September October November December".split())
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryHit:
+    """Something found.
+
+    Args:
+        id: The id of the memory, which :meth:`LongTermMemory.delete` takes.
+        text: What the model will see: date, speaker and what was said, escaped as data. Of a long text the pieces that
+            were found, with ``…`` for what is left out.
+        score: In (0, 1], higher is better; comparable within one search.
+        message_ids: The messages that the text shows.
+        metadata: Scope, session_id, role, name, created_at, kind, and the message's own under "extra".
+        explanation: With ``explain=True``, what each signal gave to the score; they add up to it.
+    """
+
+    id: str
+    text: str
+    score: float
+    message_ids: tuple[str, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    explanation: Mapping[str, float] | None = None
+
+
 def point_id(tag: str, message_id: str, piece: int = 0) -> str:
     """The id of a message's point: the same for the same message in the same scope, and for no other."""
     identity = f"{len(tag)}:{tag}{piece}:{message_id}" if piece else f"{len(tag)}:{tag}{message_id}"
     return str(UUID(bytes=blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=16).digest(), version=4))
+
+
+def key_of(point: str | int | UUID) -> int:
+    """A point's id as a number, which is what ranking works with: a UUID's 128 bits, or the number that it is."""
+    return point if isinstance(point, int) else UUID(str(point)).int
+
+
+def id_of(key: int) -> str | int:
+    """The id whose key this is."""
+    return key if key < 1 << 64 else str(UUID(int=key))
 
 
 def pieces(text: str, size: int = PIECE_CHARACTERS) -> list[str]:

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from memory_integrations.arrival import arrived, utc_now
 from memory_integrations.collection import PAGE, MemoryCollection, batched, in_order, tagged
 from memory_integrations.delimiters import strip_injected
 from memory_integrations.errors import MessageError
 from memory_integrations.layout import (
     DENSE,
     SPARSE,
+    MemoryHit,
     as_message,
     as_metadata,
+    id_of,
+    key_of,
     metadata_of,
     pieces,
     point_id,
     shown,
     text_of,
 )
-from memory_integrations.messages import Message, as_unicode, as_utc, utc_now
+from memory_integrations.messages import Message, as_unicode, as_utc
 from memory_integrations.scopes import MemoryScope
-from memory_integrations.short_term import arrived
 from memory_integrations.tokens import TokenCounter, check_budget
 
 if TYPE_CHECKING:
@@ -34,29 +37,10 @@ if TYPE_CHECKING:
     from memory_integrations.ranking import Conversations, Ranked
     from memory_integrations.reembedding import Progress
 
+# Of a long text a hit shows so many pieces, and only those that score about as well as the best.
+_PIECES_SHOWN = 2
+_PIECE_SHARE = 0.9
 _REMEMBERED_ROLES = frozenset(("user", "assistant"))
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryHit:
-    """Something found.
-
-    Args:
-        id: The id of the memory, which :meth:`LongTermMemory.delete` takes.
-        text: What the model will see: date, speaker and what was said, escaped as data. Of a long text the pieces that
-            were found, with ``…`` for what is left out.
-        score: In (0, 1], higher is better; comparable within one search.
-        message_ids: The messages that the text shows.
-        metadata: Scope, session_id, role, name, created_at, kind, and the message's own under "extra".
-        explanation: With ``explain=True``, what each signal gave to the score; they add up to it.
-    """
-
-    id: str
-    text: str
-    score: float
-    message_ids: tuple[str, ...]
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    explanation: Mapping[str, float] | None = None
 
 
 class LongTermMemory:
@@ -230,8 +214,9 @@ class LongTermMemory:
         tags = [scope.tag for scope in self.scope.lineage]
         hits = _Hits(limit)
         for batch in batched(self._rank(query, tags, _between(since, until), 2 * limit, explain), limit):
-            points = {str(point.id): point for point in self._collection.retrieve(found.id for found in batch)}
-            hits.add((found, points[found.id]) for found in batch if found.id in points)
+            stored = self._collection.retrieve(id_of(found.point) for found in batch)
+            points = {key_of(point.id): point for point in stored}
+            hits.add((found, points[found.point]) for found in batch if found.point in points)
             if hits.complete:
                 break
         return hits.as_list()
@@ -328,18 +313,18 @@ class LongTermMemory:
     def _rank(
         self, query: str, tags: list[str], conditions: list[models.Condition], limit: int, explain: bool
     ) -> list[Ranked]:
-        from memory_integrations.periods import named_periods
+        from memory_integrations.periods import named_periods, without_relative_times
         from memory_integrations.ranking import named_speakers, rank, share_of_top, without_speakers
 
         collection = self._collection
         tables = {tag: collection.table(tag) for tag in tags}
         speakers = [name for table in tables.values() for name in table.speakers]
         # A speaker's bonus stands for the name, which as a word would match half of what was said.
-        question = without_speakers(query, named_speakers(query, speakers))
+        question = without_relative_times(without_speakers(query, named_speakers(query, speakers)))
         sparse, dense = map(share_of_top, self._candidates(question, tags, conditions, list(tables.values())))
-        found = {*sparse, *dense}
-        for point in collection.retrieve(found.difference(*(table.row_of.keys() & found for table in tables.values()))):
-            collection.note(metadata_of(point).get("scope", ""), [point])  # somebody else wrote it since
+        unknown = [key for key in {*sparse, *dense} if not any(key in table for table in tables.values())]
+        for point in collection.retrieve(map(id_of, unknown)):  # somebody else wrote it since
+            collection.note(metadata_of(point).get("scope", ""), [point])
         today = self._clock().date()
         ranked: list[Ranked] = []
         for table in tables.values():
@@ -352,15 +337,14 @@ class LongTermMemory:
 
     def _candidates(
         self, question: str, tags: list[str], conditions: list[models.Condition], tables: list[Conversations]
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """BM25 scores and cosines of the candidates, by point id."""
+    ) -> tuple[dict[int, float], dict[int, float]]:
+        """BM25 scores and cosines of the candidates, by the keys of points."""
         from qdrant_client import models
 
         collection = self._collection
         indices, values = collection.sparse.embed_query(question)
         wanted, limit = tagged(tags, *conditions), collection.weights.candidates
-        responses = collection.open().query_batch_points(
-            collection.name,
+        sparse, dense = collection.scores(
             [
                 models.QueryRequest(
                     query=models.SparseVector(indices=indices, values=values),
@@ -372,7 +356,6 @@ class LongTermMemory:
                 models.QueryRequest(query=self._embed(question, tables), using=DENSE, filter=wanted, limit=limit),
             ],
         )
-        sparse, dense = ({str(point.id): point.score for point in response.points} for response in responses)
         return sparse, dense
 
     def _embed(self, question: str, tables: list[Conversations]) -> list[float]:
@@ -434,19 +417,21 @@ class _Hits:
 
         for ranked, point in found:
             fields = metadata_of(point)
-            message = fields.get("scope"), fields.get("message_id", ranked.id)
+            message = fields.get("scope"), fields.get("message_id", ranked.point)
             if message in self._by_message:
                 self._by_message[message].append((ranked, point))
             elif not self.complete and self._distinct.is_new(frozenset(content_words(text_of(point)))):
                 self._by_message[message] = [(ranked, point)]
 
     def as_list(self) -> list[MemoryHit]:
-        return [_hit(same[0][0], [point for _, point in same]) for same in self._by_message.values()]
+        return [_hit(found) for found in self._by_message.values()]
 
 
-def _hit(best: Ranked, points: list[Any]) -> MemoryHit:
-    """The hit of one message's pieces."""
-    points.sort(key=lambda point: metadata_of(point).get("piece", 0))
+def _hit(found: list[tuple[Ranked, Any]]) -> MemoryHit:
+    """The hit of one message: of a long text the best pieces, in their order."""
+    best = found[0][0]
+    told = [point for ranked, point in found[:_PIECES_SHOWN] if ranked.score >= _PIECE_SHARE * best.score]
+    points = sorted(told, key=lambda point: metadata_of(point).get("piece", 0))
     fields = dict(metadata_of(points[0]))
     number = fields.pop("piece", 0)
     message_id = fields.get("message_id", str(points[0].id))

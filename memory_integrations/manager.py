@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from memory_integrations import rules
+from memory_integrations.arrival import arrived, utc_now
 from memory_integrations.collection import MemoryCollection
 from memory_integrations.context import Context, assemble
 from memory_integrations.decisions import (
@@ -26,14 +27,15 @@ from memory_integrations.decisions import (
     validate,
 )
 from memory_integrations.delimiters import strip_injected
-from memory_integrations.errors import FactError, MessageError
+from memory_integrations.errors import FactError, MessageError, StoreUnavailableError
 from memory_integrations.features import FeatureMemory, Json, ShelfSource, open_shelves
 from memory_integrations.journal import JsonlJournal
-from memory_integrations.long_term import LongTermMemory, MemoryHit
-from memory_integrations.messages import Message, utc_now
+from memory_integrations.layout import MemoryHit
+from memory_integrations.long_term import LongTermMemory
+from memory_integrations.messages import Message
 from memory_integrations.policies import ShortTermPolicy
 from memory_integrations.scopes import MemoryScope
-from memory_integrations.short_term import ShortTermMemory, arrived
+from memory_integrations.short_term import ShortTermMemory
 from memory_integrations.tokens import TokenCounter, check_budget
 
 if TYPE_CHECKING:
@@ -123,7 +125,12 @@ class _OpenMemory:
         if qdrant is None:
             from memory_integrations.qdrant_edge import QdrantEdgeClient
 
-            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreUnavailableError(
+                    f"The directory {data_dir} cannot be made ({error}). Pass a data_dir that this user may write."
+                ) from error
             self._own_client = QdrantEdgeClient(data_dir / "vectors")
         else:
             from qdrant_client import QdrantClient
@@ -370,8 +377,7 @@ class MemoryManager:
     def get_stats(self) -> dict[str, Any]:
         """Counts of the three memories, as JSON: entries and tokens, facts, memories.
 
-        ``long_term.memories`` is counted only where the store was opened already, and None otherwise, since
-        counting would open it.
+        Counting the memories opens their store.
         """
         return {
             "scope": str(self.scope),

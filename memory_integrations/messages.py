@@ -110,11 +110,6 @@ def as_utc(moment: datetime) -> datetime:
         raise MessageError(f"time {moment!r} is before the year 1 or after 9999 in UTC.") from None
 
 
-def utc_now() -> datetime:
-    """The default clock of every memory; each takes another as ``clock=``."""
-    return datetime.now(UTC)
-
-
 def transcript(messages: Sequence[Message]) -> str:
     """The messages as lines ``speaker: text``, tool calls and results included."""
     return "\n".join(transcript_line(message) for message in messages)

@@ -58,6 +58,12 @@ def named_periods(question: str, today: date, years: Iterable[int]) -> list[Peri
     return []
 
 
+def without_relative_times(question: str) -> str:
+    """The question without "yesterday" or "two weeks ago", which as words say nothing of what was said then."""
+    rest = _LAST.sub(" ", _AGO.sub(" ", question))
+    return rest if re.search(r"\w", rest) else question
+
+
 def _days(year: int, month: int | None, day: int | None) -> list[Period]:
     """The days of a year, a month or a date; none for a date that does not exist."""
     try:

@@ -21,6 +21,8 @@ from memory_integrations.periods import Period
 
 _TRAILING_QUESTION = re.compile(r"[?？]\s*(?:\[[^\]]*\])?\s*$")  # a trailing [attachment] does not hide it
 
+PointKey = int
+"""A point, by the number that ``layout.key_of`` gives it."""
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -64,8 +66,8 @@ class Conversations:
     """
 
     def __init__(self) -> None:
-        self.row_of: dict[str, int] = {}
-        self.ids: list[str] = []
+        self.row_of: dict[PointKey, int] = {}
+        self.points: list[PointKey] = []
         self.speakers: dict[str, int] = {}
         self.frequency: Counter[int] = Counter()
         """In how many messages a term of the sparse encoder occurs."""
@@ -86,28 +88,28 @@ class Conversations:
             return range(0)
         return range(date.fromordinal(int(days.min())).year, date.fromordinal(int(days.max())).year + 1)
 
-    def __contains__(self, point_id: str) -> bool:
-        return point_id in self.row_of
+    def __contains__(self, point: PointKey) -> bool:
+        return point in self.row_of
 
     def add(
-        self, point_id: str, session: str | None, speaker: str, text: str, day: int, terms: Iterable[int] = ()
+        self, point: PointKey, session: str | None, speaker: str, text: str, day: int, terms: Iterable[int] = ()
     ) -> None:
         """Add a message after all others of its session; one that is known already stays where it is.
 
         Args:
-            point_id: The id of its point.
+            point: Its point.
             session: Its session; a message without one has no neighbours.
             speaker: Who said it.
             text: What was said.
             day: When, as a proleptic ordinal (``date.toordinal``).
             terms: Its terms, by the sparse encoder's numbers, each once.
         """
-        if point_id in self.row_of:
+        if point in self.row_of:
             return
         row = self._size
         if row == self._columns.shape[1]:
             self._columns = np.concatenate([self._columns, np.zeros_like(self._columns)], axis=1)
-        key = f"\0{point_id}" if session is None else session
+        key = f"\0{point}" if session is None else session
         number = self._sessions.setdefault(key, len(self._sessions))
         if number == len(self._last_in_session):
             self._last_in_session.append(-1)
@@ -125,8 +127,8 @@ class Conversations:
         if before >= 0:
             self._columns[_AFTER, before] = row
         self._last_in_session[number] = row
-        self.row_of[point_id] = row
-        self.ids.append(point_id)
+        self.row_of[point] = row
+        self.points.append(point)
         self.frequency.update(terms)
         self._size += 1
 
@@ -135,10 +137,10 @@ class Conversations:
         return self._columns[index, : self._size]
 
 
-def share_of_top(scores: Mapping[str, float]) -> dict[str, float]:
+def share_of_top(scores: Mapping[PointKey, float]) -> dict[PointKey, float]:
     """Scores as shares of the highest; those that are not positive are left out."""
     top = max(scores.values(), default=0.0)
-    return {point_id: score / top for point_id, score in scores.items() if score > 0}
+    return {point: score / top for point, score in scores.items() if score > 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,21 +148,21 @@ class Ranked:
     """A message that was ranked.
 
     Args:
-        id: The id of its point.
+        point: Its point.
         score: The share of the best that any message could reach: at most 1, and higher is better. Scores compare
             within one search.
         parts: What each signal gave, by the names of :class:`RankingWeights` and "bm25"; they add up to the score.
             Only when asked for.
     """
 
-    id: str
+    point: PointKey
     score: float
     parts: dict[str, float] | None = None
 
 
 def rank(
-    sparse: Mapping[str, float],
-    dense: Mapping[str, float],
+    sparse: Mapping[PointKey, float],
+    dense: Mapping[PointKey, float],
     question: str,
     table: Conversations,
     weights: RankingWeights,
@@ -171,10 +173,10 @@ def rank(
     """The best messages for a question, best first.
 
     Args:
-        sparse: BM25 as shares of the top score, by point id; what is missing counts 0.
+        sparse: BM25 as shares of the top score, by point; what is missing counts 0.
         dense: Cosines, likewise.
         question: The question, which may name a speaker.
-        table: The scope's messages; every id of the scores is in it.
+        table: The scope's messages; every point of the scores is in it.
         weights: How the signals add up.
         limit: How many.
         periods: The times that the question may mean.
@@ -218,7 +220,7 @@ def rank(
     possible = _highest(weights)
     return [
         Ranked(
-            table.ids[rows[i]],
+            table.points[rows[i]],
             float(score[i]) / possible,
             {name: float(part[i]) / possible for name, part in parts.items()} if explain else None,
         )
@@ -227,10 +229,10 @@ def rank(
     ]
 
 
-def _by_row(scores: Mapping[str, float], table: Conversations) -> Floats:
+def _by_row(scores: Mapping[PointKey, float], table: Conversations) -> Floats:
     """Scores by the rows of a table; the last place (-1) stands for a neighbour that is missing."""
     by_row = np.zeros(len(table) + 1, dtype=np.float32)
-    by_row[[table.row_of[point_id] for point_id in scores]] = list(scores.values())
+    by_row[[table.row_of[point] for point in scores]] = list(scores.values())
     return by_row
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Literal, overload
+from typing import Any
 
+from memory_integrations.arrival import arrived, new_id, utc_now
 from memory_integrations.errors import ManagementError, MessageError
-from memory_integrations.messages import Content, Message, as_unicode, transcript, utc_now
+from memory_integrations.messages import Content, Message, as_unicode
 from memory_integrations.policies import (
     Entry,
-    Selection,
     ShortTermPolicy,
     at_target,
     choose_evictions,
@@ -27,80 +25,7 @@ from memory_integrations.policies import (
     select_view,
 )
 from memory_integrations.tokens import TokenCounter, check_budget
-
-
-class BudgetWarning(UserWarning):
-    """A budget was too small for what must be shown, so it was exceeded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """Something that a context left out."""
-
-    kind: Literal["message", "fact", "memory"]
-    id: str
-    """The message's id, or the fact's key."""
-    tokens: int
-    reason: str
-
-
-class View(Sequence[Message]):
-    """The messages that a model is shown, oldest first.
-
-    Attributes:
-        messages: The messages.
-        tokens: Tokens of their contents.
-    """
-
-    __slots__ = ("_entries", "_selection", "_text", "messages", "tokens")
-
-    def __init__(self, selection: Selection, entries: Sequence[Entry] = ()) -> None:
-        self.messages = selection.messages
-        self.tokens = selection.tokens
-        self._selection = selection
-        self._entries = entries
-        self._text: str | None = None
-
-    @property
-    def text(self) -> str:
-        """The messages as lines ``speaker: text``."""
-        if self._text is None:
-            self._text = transcript(self.messages)
-        return self._text
-
-    @property
-    def ids(self) -> frozenset[str]:
-        """The ids of the messages shown."""
-        return frozenset(message.id for message in self.messages if message.id)
-
-    @property
-    def dropped(self) -> list[Dropped]:
-        """The messages left out, oldest first, each with its reason."""
-        shown, reasons = self.ids, self._selection.reasons
-        return [
-            Dropped("message", entry.id, entry.tokens, reasons.get(entry.id, "budget"))
-            for entry in self._entries
-            if entry.id not in shown
-        ]
-
-    @overload
-    def __getitem__(self, index: int) -> Message: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Message, ...]: ...
-    def __getitem__(self, index: int | slice) -> Message | tuple[Message, ...]:
-        return self.messages[index]
-
-    def __len__(self) -> int:
-        return len(self.messages)
-
-    def __iter__(self) -> Iterator[Message]:
-        return iter(self.messages)
-
-    def __str__(self) -> str:
-        return self.text
-
-    def __repr__(self) -> str:
-        return f"View({len(self.messages)} messages, {self.tokens} tokens)"
+from memory_integrations.views import BudgetWarning, View
 
 
 class ShortTermMemory:
@@ -367,37 +292,3 @@ class ShortTermMemory:
         except OverflowError:  # an age that no entry can reach
             return None
         return min((moment for moment in ages if moment >= now), default=None)
-
-
-def arrived(message: Message, session_id: str | None, now: datetime) -> Message:
-    """The message with an id, a session and a time, where it has none yet."""
-    if message.id and message.created_at and (message.session_id or session_id is None):
-        return message
-    return Message(
-        message.role,
-        message.content,
-        message.name,
-        message.id or new_id(),
-        message.session_id or session_id,
-        message.created_at or now,
-        message.metadata,
-        message.tool_calls,
-        message.tool_call_id,
-    )
-
-
-_prefix = os.urandom(10).hex()
-_numbers = itertools.count()
-
-
-def new_id() -> str:
-    """A message id: 80 random bits a process and a number, which is a third of the cost of a UUID."""
-    return f"m-{_prefix}-{next(_numbers)}"
-
-
-def _renew_prefix() -> None:
-    global _prefix
-    _prefix = os.urandom(10).hex()
-
-
-os.register_at_fork(after_in_child=_renew_prefix)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from strategies import Clock
 
 from memory_integrations import FeatureMemory, MemoryScope, TokenCounter
 from memory_integrations.features import open_shelves
 from memory_integrations.journal import JsonlJournal
-from strategies import Clock
 
 _COMMON = {
     "deadline": None,

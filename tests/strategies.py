@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
 
-from memory_integrations import Entry, Message, ToolCall
+from memory_integrations import Entry, MemoryScope, Message, ToolCall
 
 START = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
@@ -92,9 +95,9 @@ def _exchanges(draw: st.DrawFn) -> list[Message]:
     return [calls(*ids, content=draw(st.just("") | sentences)), *found]
 
 
-histories = st.lists(_plain.map(lambda m: [m]) | _exchanges() | (_calling | _results).map(lambda m: [m]), max_size=8).map(
-    lambda parts: [message for part in parts for message in part]
-)
+histories = st.lists(
+    _plain.map(lambda m: [m]) | _exchanges() | (_calling | _results).map(lambda m: [m]), max_size=8
+).map(lambda parts: [message for part in parts for message in part])
 """Messages in which calls and results are mostly, but not always, as they should be."""
 
 
@@ -128,3 +131,27 @@ def ids_of(items: Iterable[Any]) -> list[str]:
 def latest_user_id(items: Sequence[Any]) -> str | None:
     """The id of the latest message or entry of a user."""
     return next((item.id for item in reversed(items) if item.role == "user"), None)
+
+
+_numbers = itertools.count()
+
+
+def fresh_scope() -> MemoryScope:
+    """A user that no other example has written to."""
+    return MemoryScope(f"user {next(_numbers)}")
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Fails instead of hanging where work grows out of proportion; generous, since it is no benchmark."""
+
+    def ring(*_: object) -> None:
+        raise AssertionError(f"still at work after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

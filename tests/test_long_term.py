@@ -159,7 +159,8 @@ def test_p25_a_directory_held_by_another_process_says_so_and_facts_still_work(tm
 
     script = (
         "import sys; from memory_integrations import MemoryManager\n"
-        "m = MemoryManager('user:a', data_dir=sys.argv[1]); m.add_turn('hello there', 'hi'); print('ready', flush=True)\n"
+        "m = MemoryManager('user:a', data_dir=sys.argv[1]); m.add_turn('hello there', 'hi')\n"
+        "print('ready', flush=True)\n"
         "sys.stdin.readline()"
     )
     arguments = [sys.executable, "-c", script, str(tmp_path)]
@@ -194,9 +195,9 @@ def test_any_langchain_embedding_plugs_in(tmp_path: Path) -> None:
 def test_p28_another_embedding_is_refused_by_name_and_size(tmp_path: Path) -> None:
     with MemoryManager("user:a", data_dir=tmp_path) as memory:
         memory.add_turn("hello there", "general")
-    with MemoryManager("user:a", data_dir=tmp_path, embeddings=Other()) as memory:
-        with pytest.raises(EmbeddingMismatchError, match=r"wordllama.* 256 .*other/three.* 3"):
-            memory.search_long_term("hello")
+    refused = pytest.raises(EmbeddingMismatchError, match=r"wordllama.* 256 .*other/three.* 3")
+    with MemoryManager("user:a", data_dir=tmp_path, embeddings=Other()) as memory, refused:
+        memory.search_long_term("hello")
     with MemoryManager("user:a", data_dir=tmp_path) as memory:
         assert memory.long_term.count() == 2
 
@@ -396,15 +397,15 @@ def test_what_says_nearly_the_same_is_one_hit(manager: MemoryManager) -> None:
 
 
 def test_a_span_of_time_holds_and_a_time_in_the_question_helps(manager: MemoryManager) -> None:
-    for month in range(1, 13):
-        said = datetime(2024, month, 10, tzinfo=UTC)
+    for month in range(1, 16):
+        said = datetime(2024 + (month - 1) // 12, (month - 1) % 12 + 1, 10, tzinfo=UTC)
         message = Message("user", f"I went hiking on route {month}", session_id=f"s{month}", created_at=said)
         manager.long_term.store_messages([message])
     since, until = datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 6, 10, tzinfo=UTC)
     hits = manager.long_term.search("hiking", 20, since=since, until=until)
     assert sorted(hit.metadata["created_at"][:7] for hit in hits) == ["2024-03", "2024-04", "2024-05"]
     assert "August" in manager.search_long_term("Where did I go hiking in August?")[0].text
-    assert "December" in manager.search_long_term("Where did I hike five months ago?")[0].text
+    assert "10 March 2025" in manager.search_long_term("What about hiking two months ago?")[0].text
     with pytest.raises(MessageError, match="zone"):
         manager.long_term.search("hiking", since=datetime(2024, 1, 1))
 
@@ -424,7 +425,7 @@ def test_an_explanation_adds_up_to_the_score(manager: MemoryManager) -> None:
         ("german", "Wir haben gestern die Häuser besichtigt", "welches Haus"),
         ("french", "Nous avons mangé des gâteaux au chocolat", "gâteau"),
         ("english", "我昨天去了北京的故宫", "北京"),
-        ("english", "東京タワーに行きました", "東京"),
+        ("english", "東京へ行きました", "東京"),
         (None, "Ratkaisimme ongelman eilen illalla", "ongelman"),
     ],
 )

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from strategies import START, any_text, histories, unicode_text
 
 from memory_integrations import Message, MessageError, ToolCall
-from memory_integrations.messages import as_unicode, as_utc, transcript, transcript_line, utc_now
+from memory_integrations.arrival import utc_now
+from memory_integrations.messages import as_unicode, as_utc, transcript, transcript_line
 
 zones = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
@@ -32,7 +33,11 @@ class TestContent:
         assert as_unicode("a\ud83db") == "a\ufffdb"
 
     def test_the_text_of_blocks_leaves_media_out(self) -> None:
-        blocks = [{"type": "text", "text": "look"}, {"type": "image", "base64": "AAAA"}, {"type": "text", "text": "here"}]
+        blocks = [
+            {"type": "text", "text": "look"},
+            {"type": "image", "base64": "AAAA"},
+            {"type": "text", "text": "here"},
+        ]
         message = Message("user", blocks)
         assert message.text == "look\nhere"
         assert message.content == blocks, "the content itself is kept whole"
@@ -83,7 +88,15 @@ class TestTimes:
 
     @pytest.mark.parametrize(
         "moment",
-        [datetime(2024, 5, 1), "2024-05-01", "2024-05-01T12:00:00Z", 1714560000, 1714560000.5, date(2024, 5, 1), "yesterday"],
+        [
+            datetime(2024, 5, 1),
+            "2024-05-01",
+            "2024-05-01T12:00:00Z",
+            1714560000,
+            1714560000.5,
+            date(2024, 5, 1),
+            "yesterday",
+        ],
         ids=repr,
     )
     def test_p30_a_time_without_a_zone_raises(self, moment: Any) -> None:
@@ -94,7 +107,10 @@ class TestTimes:
 
     @pytest.mark.parametrize(
         "moment",
-        [datetime.max.replace(tzinfo=timezone(timedelta(hours=-5))), datetime.min.replace(tzinfo=timezone(timedelta(hours=5)))],
+        [
+            datetime.max.replace(tzinfo=timezone(timedelta(hours=-5))),
+            datetime.min.replace(tzinfo=timezone(timedelta(hours=5))),
+        ],
         ids=["end of time", "beginning of time"],
     )
     def test_p30_a_time_that_utc_cannot_say_raises(self, moment: datetime) -> None:

@@ -85,12 +85,26 @@ class TestP1ToolCalls:
         assert_calls_stand_with_their_results(messages, waiting)
 
     def test_p1_parallel_calls_keep_all_their_results_in_the_calls_order(self) -> None:
-        talk = [Message("user", "?"), calls("a", "b", "c"), result("c"), result("a"), result("b"), Message("assistant", "!")]
+        talk = [
+            Message("user", "?"),
+            calls("a", "b", "c"),
+            result("c"),
+            result("a"),
+            result("b"),
+            Message("assistant", "!"),
+        ]
         view = select_view(numbered(talk), ROOMY, NOW, ShortTermPolicy()).messages
         assert [m.tool_call_id for m in view[2:5]] == ["a", "b", "c"]
 
     def test_p1_an_exchange_over_the_budget_goes_whole(self) -> None:
-        talk = [Message("user", "?"), calls("a", "b"), result("a"), result("b"), Message("assistant", "."), Message("user", "!")]
+        talk = [
+            Message("user", "?"),
+            calls("a", "b"),
+            result("a"),
+            result("b"),
+            Message("assistant", "."),
+            Message("user", "!"),
+        ]
         assert shown_ids(numbered(talk), budget=49) == ["m5"], "four of six would fit, but not without its call"
         assert shown_ids(numbered(talk), budget=60) == ["m0", "m1", "m2", "m3", "m4", "m5"]
 
@@ -133,7 +147,14 @@ class TestP1ToolCalls:
         assert ids_of(view) == ["m0", "m1", "m2"]
 
     def test_p1_a_pinned_result_keeps_its_call_and_its_question(self) -> None:
-        talk = [Message("user", "?"), calls("a"), result("a"), Message("user", "x"), Message("assistant", "y"), Message("user", "z")]
+        talk = [
+            Message("user", "?"),
+            calls("a"),
+            result("a"),
+            Message("user", "x"),
+            Message("assistant", "y"),
+            Message("user", "z"),
+        ]
         assert shown_ids(numbered(talk, pinned=[2]), budget=1) == ["m0", "m1", "m2", "m5"]
 
 

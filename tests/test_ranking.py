@@ -45,7 +45,7 @@ CHAT = table(
 
 def order(weights: RankingWeights, sparse: dict[str, float], question: str = "climbing") -> list[str]:
     periods = named_periods(question, date(2023, 7, 1), CHAT.years)
-    return [found.id for found in rank(sparse, {}, question, CHAT, weights, 10, periods)]
+    return [found.point for found in rank(sparse, {}, question, CHAT, weights, 10, periods)]
 
 
 def test_without_any_other_signal_the_order_is_bm25() -> None:
@@ -102,10 +102,10 @@ def test_for_any_scores(sparse: dict[str, float], dense: dict[str, float], limit
     scores = [ranked.score for ranked in found]
     assert scores == sorted(scores, reverse=True)
     assert all(0 < score <= 1 for score in scores)
-    assert len(found) == len({ranked.id for ranked in found}) <= limit
+    assert len(found) == len({ranked.point for ranked in found}) <= limit
     assert [sum((ranked.parts or {}).values()) for ranked in found] == pytest.approx(scores, abs=1e-5)
     plain = rank(sparse, dense, question, CHAT, RankingWeights(), limit, periods)
-    assert [(ranked.id, ranked.score) for ranked in plain] == [(ranked.id, ranked.score) for ranked in found]
+    assert [(ranked.point, ranked.score) for ranked in plain] == [(ranked.point, ranked.score) for ranked in found]
 
 
 def test_a_table_grows_past_its_first_allocation_and_knows_each_id_once() -> None:
@@ -113,4 +113,4 @@ def test_a_table_grows_past_its_first_allocation_and_knows_each_id_once() -> Non
     for i in [*range(1000), *range(1000)]:
         conversations.add(f"p{i}", f"s{i % 7}", "user", "text?", DAY)
     assert len(conversations) == 1000
-    assert rank({"p999": 1.0}, {}, "x", conversations, RankingWeights(), 1)[0].id == "p999"
+    assert rank({"p999": 1.0}, {}, "x", conversations, RankingWeights(), 1)[0].point == "p999"

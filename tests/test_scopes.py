@@ -111,7 +111,9 @@ class TestMalformed:
         with pytest.raises(ScopeError, match="expected"):
             MemoryScope.parse(given_scope)  # type: ignore[arg-type]
 
-    @pytest.mark.parametrize("text", ["user:a/session:b/session:c", "user:/session:/session:", "user:a/session:/session:b"])
+    @pytest.mark.parametrize(
+        "text", ["user:a/session:b/session:c", "user:/session:/session:", "user:a/session:/session:b"]
+    )
     def test_a_text_that_can_be_read_in_two_ways_raises(self, text: str) -> None:
         with pytest.raises(ScopeError, match="two ways") as raised:
             MemoryScope.parse(text)

@@ -279,7 +279,8 @@ TestRandomUse = ShortTermMachine.TestCase
 class TestEvictionOnArrival:
     @given(
         st.lists(
-            st.tuples(st.sampled_from(["user", "assistant", "system"]), st.integers(1, 12), st.integers(0, 60)), max_size=12
+            st.tuples(st.sampled_from(["user", "assistant", "system"]), st.integers(1, 12), st.integers(0, 60)),
+            max_size=12,
         ),
         _policies,
     )
@@ -387,7 +388,9 @@ class TestP7Ids:
 
     def test_everything_that_a_message_carries_comes_back(self, clock: Clock) -> None:
         memory = ShortTermMemory(session_id="mine", clock=clock)
-        message = Message("tool", [{"type": "text", "text": "found"}], "search", "t1", "theirs", START - DAY, {"k": [1]}, (), "c1")
+        message = Message(
+            "tool", [{"type": "text", "text": "found"}], "search", "t1", "theirs", START - DAY, {"k": [1]}, (), "c1"
+        )
         memory.add_message(message)
         assert memory.entries[0].message == message
 
@@ -557,7 +560,9 @@ class TestBadInput:
             memory.add(content)
 
     @pytest.mark.parametrize(
-        "arguments", [{"content": 5}, {"content": b"x"}, {"content": "x", "role": ""}, {"content": "x", "role": None}], ids=str
+        "arguments",
+        [{"content": 5}, {"content": b"x"}, {"content": "x", "role": ""}, {"content": "x", "role": None}],
+        ids=str,
     )
     def test_what_is_no_message_raises_and_adds_nothing(self, arguments: dict[str, Any]) -> None:
         memory = filled("one")
@@ -571,7 +576,17 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         "text",
-        ["x" * 1_000_000, "日" * 300_000, "\0", "a\0b", "{name} {{x}} %s", "\u202e", "👩‍👩‍👧", "<|endoftext|>", "\ud83d\ude00"],
+        [
+            "x" * 1_000_000,
+            "日" * 300_000,
+            "\0",
+            "a\0b",
+            "{name} {{x}} %s",
+            "\u202e",
+            "👩‍👩‍👧",
+            "<|endoftext|>",
+            "\ud83d\ude00",
+        ],
         ids=lambda text: repr(text[:10]),
     )
     def test_text_of_any_kind_and_length_works(self, text: str) -> None:

@@ -219,7 +219,10 @@ class TestP4MediaAndWideText:
             {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": {"data": "{}"}}]},
             {"type": "image_generation_call", "id": "i", "result": "{}"},
             {"image": {"format": "png", "source": {"bytes": "{}"}}},
-            {"type": "computer_call_output", "output": {"type": "input_image", "image_url": "data:image/png;base64,{}"}},
+            {
+                "type": "computer_call_output",
+                "output": {"type": "input_image", "image_url": "data:image/png;base64,{}"},
+            },
         ],
         ids=["inside a tool's result", "generated", "untyped", "screenshot"],
     )

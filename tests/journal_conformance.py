@@ -1,0 +1,288 @@
+"""What every journal promises, as tests that a new backend inherits.
+
+A backend passes with twenty lines::
+
+    class TestMyJournal(JournalConformance):
+        def open_journal(self, place: Path, clock: Clock) -> Journal:
+            return MyJournal(f"mydb://{place}", clock)
+
+Each call of ``open_journal`` with the same place opens the same store anew, as another process would.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import START, Clock, fresh_scope, json_values, nasty_text
+
+from memory_integrations import MemoryScope
+from memory_integrations.journal import Event, Journal, ScopeJournal
+
+ANN, BOB = MemoryScope("ann"), MemoryScope("bob", "s1")
+
+
+class Reader:
+    """A subscriber to a scope's journal: what it was handed, and how often it had to start over."""
+
+    def __init__(self, journal: Journal, scope: MemoryScope = ANN) -> None:
+        self.events: list[Event] = []
+        self.resets = 0
+        self.journal: ScopeJournal = journal.open(scope, self.events.append, self._reset)
+
+    def _reset(self) -> None:
+        self.events.clear()
+        self.resets += 1
+
+    def append(self, value: Any = 1, key: str = "k") -> Event:
+        return self.journal.append("set", {"key": key, "value": value})
+
+    def refreshed(self) -> list[Event]:
+        self.journal.refresh()
+        return self.events
+
+    @property
+    def values(self) -> list[Any]:
+        return [event.data["value"] for event in self.events]
+
+
+OpenReader = Callable[..., Reader]
+
+
+class JournalConformance:
+    """Inherit, and say how a journal is opened."""
+
+    def open_journal(self, place: Path, clock: Clock) -> Journal:
+        """A journal on the store at a place; another call opens the same store anew."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def reader(self, tmp_path: Path, clock: Clock) -> Iterator[OpenReader]:
+        """Opens readers; each has its own handle on the one store."""
+        opened: list[Journal] = []
+
+        def reader(scope: MemoryScope = ANN, clock: Any = clock) -> Reader:
+            opened.append(self.open_journal(tmp_path / "store", clock))
+            return Reader(opened[-1], scope)
+
+        yield reader
+        for journal in opened:
+            journal.close()
+
+    # Writing and reading
+
+    def test_events_are_numbered_from_one_and_handed_over_in_order(self, reader: OpenReader) -> None:
+        one = reader()
+        written = [one.append(value) for value in range(5)]
+        assert [event.number for event in written] == [1, 2, 3, 4, 5]
+        assert one.events == written
+        assert one.values == [0, 1, 2, 3, 4]
+
+    def test_whoever_opens_it_later_is_handed_every_event(self, reader: OpenReader, clock: Clock) -> None:
+        one = reader()
+        for value in range(5):
+            one.append(value)
+            clock.advance()
+        assert reader().events == one.events
+
+    @given(nasty_text, st.dictionaries(nasty_text.filter(bool).map("x".__add__), json_values, max_size=3))
+    def test_kinds_and_data_come_back_as_they_were(self, reader: OpenReader, kind: str, data: dict[str, Any]) -> None:
+        scope = fresh_scope()
+        event = reader(scope).journal.append(f"note {kind}", data)
+        assert reader(scope).events == [event]
+        assert event.data == data
+
+    @pytest.mark.parametrize("name", ["at", "kind", "number", "n", "scope", "format", "file"])
+    def test_names_in_the_data_never_change_the_event_itself(self, reader: OpenReader, name: str) -> None:
+        one = reader()
+        try:
+            event = one.journal.append("set", {"key": "k", "value": 1, name: "mine"})
+        except ValueError:
+            assert reader().events == one.events == []
+            return
+        assert reader().events == [event]
+        assert event.data[name] == "mine"
+        assert event.kind == "set"
+
+    def test_opening_and_refreshing_write_nothing(self, reader: OpenReader, tmp_path: Path) -> None:
+        assert reader().refreshed() == []
+        assert not (tmp_path / "store").exists()
+
+    def test_refreshing_again_hands_nothing_over_twice(self, reader: OpenReader) -> None:
+        one, other = reader(), reader()
+        one.append()
+        assert len(other.refreshed()) == len(other.refreshed()) == 1
+        assert len(one.refreshed()) == 1
+
+    def test_data_that_are_no_json_write_nothing(self, reader: OpenReader) -> None:
+        one = reader()
+        one.append("before")
+        for bad in (object(), float("nan"), {1, 2}, "\ud800"):
+            with pytest.raises((TypeError, ValueError)):
+                one.append(bad)
+        assert one.append("after").number == 2
+        assert one.values == reader().values == ["before", "after"]
+
+    # Several at once
+
+    def test_what_others_wrote_first_is_handed_over_before(self, reader: OpenReader) -> None:
+        one, other = reader(), reader()
+        one.append("first")
+        other.append("second")
+        one.append("third")
+        assert one.values == ["first", "second", "third"]
+        assert one.events == other.refreshed() == reader().events
+
+    def test_p27_threads_on_several_handles_lose_nothing(self, reader: OpenReader) -> None:
+        """P27, within a process: unique numbers, and one order for all."""
+        readers = [reader() for _ in range(3)]
+
+        def write(thread: int) -> list[int]:
+            return [readers[thread % 3].append([thread, turn]).number for turn in range(40)]
+
+        with _frequent_switches(), ThreadPoolExecutor(8) as pool:
+            numbers = [number for written in pool.map(write, range(8)) for number in written]
+        assert sorted(numbers) == list(range(1, 321))
+        assert readers[0].refreshed() == readers[1].refreshed() == readers[2].refreshed() == reader().events
+        for thread in range(8):
+            assert [v[1] for v in readers[0].values if v[0] == thread] == list(range(40)), "each one's order is kept"
+
+    @settings(max_examples=30)
+    @given(
+        st.lists(
+            st.tuples(st.integers(0, 2), st.sampled_from(["append"] * 6 + ["refresh", "close", "erase"])), max_size=20
+        )
+    )
+    def test_all_handles_agree_whatever_they_did(self, reader: OpenReader, steps: Sequence[tuple[int, str]]) -> None:
+        scope = fresh_scope()
+        readers = [reader(scope) for _ in range(3)]
+        expected: list[int] = []
+        for number, (which, what) in enumerate(steps):
+            if what == "append":
+                expected.append(number)
+                readers[which].append(number)
+            elif what == "erase":
+                assert readers[which].journal.erase() == len(expected)
+                expected.clear()
+            else:
+                getattr(readers[which].journal, what)()
+        for one in [*readers, reader(scope)]:
+            assert [(event.number, event.data["value"]) for event in one.refreshed()] == list(enumerate(expected, 1))
+
+    # Scopes
+
+    def test_scopes_are_apart(self, reader: OpenReader) -> None:
+        ann, bob = reader(ANN), reader(BOB)
+        ann.append("ann's")
+        bob.append("bob's")
+        assert ann.refreshed()[0].number == bob.refreshed()[0].number == 1
+        assert (ann.values, bob.values) == (["ann's"], ["bob's"])
+        assert ann.journal.erase() == 1
+        assert reader(BOB).values == bob.values == ["bob's"]
+
+    # Erasing
+
+    def test_erasing_leaves_nothing_and_says_how_much_there_was(self, reader: OpenReader) -> None:
+        one = reader()
+        for value in range(3):
+            one.append(value)
+        assert one.journal.erase() == 3
+        assert (one.events, one.resets) == ([], 1)
+        assert reader().events == []
+        assert one.journal.erase() == 0
+
+    def test_erasing_what_was_never_written_is_no_error(self, reader: OpenReader) -> None:
+        assert reader().journal.erase() == 0
+
+    def test_erasing_reaches_what_was_not_read_yet(self, reader: OpenReader) -> None:
+        one, other = reader(), reader()
+        one.append("secret")
+        assert other.journal.erase() == 1
+        assert one.refreshed() == reader().events == []
+
+    def test_p24_another_handle_sees_an_empty_journal_and_goes_on(self, reader: OpenReader) -> None:
+        one, other = reader(), reader()
+        one.append("old")
+        other.refreshed()
+        one.journal.erase()
+        assert (other.refreshed(), other.resets) == ([], 1)
+        assert other.append("new").number == 1
+        assert one.refreshed() == other.events == reader().events
+
+    def test_p24_another_handle_that_appends_at_once_goes_on_from_one(self, reader: OpenReader) -> None:
+        one, other = reader(), reader()
+        one.append("old")
+        other.refreshed()
+        one.journal.erase()
+        assert other.append("new").number == 1
+        assert (other.values == one.refreshed() and other.values) or other.values == ["new"]
+        assert [event.data["value"] for event in one.refreshed()] == ["new"]
+
+    def test_p24_a_closed_handle_learns_of_an_erasure(self, reader: OpenReader) -> None:
+        one = reader()
+        one.append("old")
+        one.journal.close()  # type: ignore[attr-defined]
+        reader().journal.erase()
+        assert one.refreshed() == []
+
+    def test_p24_a_closed_handle_tells_a_new_journal_from_the_old_one(self, reader: OpenReader) -> None:
+        one = reader()
+        one.append("old")
+        one.journal.close()  # type: ignore[attr-defined]
+        other = reader()
+        other.journal.erase()
+        other.append("new")
+        assert [event.data["value"] for event in one.refreshed()] == ["new"]
+
+    # Closing
+
+    def test_what_is_used_after_closing_opens_again(self, reader: OpenReader) -> None:
+        one = reader()
+        one.append("before")
+        one.journal.close()  # type: ignore[attr-defined]
+        assert one.append("after").number == 2
+        assert reader().values == one.values == ["before", "after"]
+
+    # Time
+
+    def test_p30_times_are_the_injected_clocks_in_utc(self, reader: OpenReader) -> None:
+        """P30: all times are UTC and the clock is injectable."""
+        local = START.astimezone(timezone(timedelta(hours=5, minutes=30)))
+        event = reader(clock=lambda: local).append()
+        assert (event.at, event.at.tzinfo) == (START, UTC)
+        assert reader().events[0].at.tzinfo is UTC
+
+    def test_p30_a_clock_without_a_zone_raises_and_writes_nothing(self, reader: OpenReader) -> None:
+        with pytest.raises(ValueError, match="time zone"):
+            reader(clock=lambda: datetime(2024, 5, 1)).append()
+        assert reader().events == []
+
+    def test_p30_a_clock_that_was_set_back_makes_no_event_older_than_the_one_before(
+        self, reader: OpenReader, clock: Clock
+    ) -> None:
+        one = reader()
+        for step in (10, -3600, 5, 7200, -1):
+            one.append()
+            clock.advance(step)
+        reader().append()
+        moments = [event.at for event in one.refreshed()]
+        assert moments == sorted(moments)
+        assert len(moments) == 6
+
+
+class _frequent_switches:
+    """Makes threads take turns as often as they can."""
+
+    def __enter__(self) -> None:
+        self._interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+
+    def __exit__(self, *args: object) -> None:
+        sys.setswitchinterval(self._interval)
