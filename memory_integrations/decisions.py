@@ -6,7 +6,7 @@ Whoever proposes, rules or a model: the code disposes. Pure functions.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from memory_integrations.policies import Entry, ShortTermPolicy, evictable
@@ -166,9 +166,22 @@ def _objection(
 
 
 def undone(before: Sequence[Entry], now: Sequence[Entry], decisions: Iterable[Decision]) -> list[Entry]:
-    """The entries after taking decisions back: what they changed as it was, the rest as it is now."""
-    touched = {decision.entry_id for decision in decisions if isinstance(decision, Delete | Compress)}
+    """The entries after taking decisions back: what they changed as it was, the rest as it is now.
+
+    What was said anew since under the id of a changed entry stays, and so do pins and accesses.
+    """
+    changed = {decision.entry_id: decision for decision in decisions if isinstance(decision, Delete | Compress)}
     current = {entry.id: entry for entry in now}
     known = {entry.id for entry in before}
-    kept = [entry if entry.id in touched else current.get(entry.id) for entry in before]
+    kept = [_restored(entry, current.get(entry.id), changed.get(entry.id)) for entry in before]
     return [entry for entry in kept if entry is not None] + [entry for entry in now if entry.id not in known]
+
+
+def _restored(before: Entry, now: Entry | None, decision: Delete | Compress | None) -> Entry | None:
+    if decision is None:
+        return now
+    if now is None:
+        return before
+    if isinstance(decision, Compress) and now.original is not None and now.message.content == decision.content:
+        return replace(before, pinned=now.pinned, accesses=now.accesses)
+    return now

@@ -15,8 +15,8 @@ from typing import Literal
 
 Kind = Literal["facts", "conversation", "recalled"]
 
-_TAG = re.compile(r"<(?=\s*/?\s*memory\s*:)", re.IGNORECASE)
-_BLOCK = re.compile(r"<memory:(facts|conversation|recalled)>\r?\n.*?\r?\n</memory:\1>", re.DOTALL)
+_TAG = re.compile(r"<(?=\s*(?:/\s*)?memory\s*:)", re.IGNORECASE)
+_BEGINNING = re.compile(r"<memory:(facts|conversation|recalled)>\r?\n")
 _LINE_ENDS = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 # Control characters but tab, and the bidirectional ones that make a text look other than it is.
 _INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -40,7 +40,17 @@ def as_data(text: str) -> str:
 
 def strip_injected(text: str) -> str:
     """The text without the blocks that :func:`delimit` made: what was injected is never stored again."""
-    if "<memory:" not in text:
-        return text
-    without = _BLOCK.sub("", text)
-    return text if without == text else without.strip()
+    kept: list[str] = []
+    position = 0
+    endless: set[str] = set()  # kinds of which no further block ends, so that each is looked for once
+    for beginning in _BEGINNING.finditer(text) if "</memory:" in text else ():
+        end_tag = f"\n</memory:{beginning[1]}>"
+        if beginning.start() < position or end_tag in endless:
+            continue
+        end = text.find(end_tag, beginning.end())
+        if end < 0:
+            endless.add(end_tag)
+            continue
+        kept.append(text[position : beginning.start()])
+        position = end + len(end_tag)
+    return "".join([*kept, text[position:]]).strip() if kept else text

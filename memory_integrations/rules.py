@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from memory_integrations.decisions import Compress, Decision, Delete, Promote
@@ -23,7 +24,7 @@ RULE_CONFIDENCE = 0.9
 
 _GREETINGS = frozenset(
     (
-        "hi|hello|hey|hey there|hi there|hello there|morning|evening"
+        "hi|hello|hey|hey there|hi there|hello there"
         "|good morning|good afternoon|good evening|good night"
         "|thanks|thank you|thanks a lot|thank you very much|thanks so much|thank you so much|many thanks|thx|ty|cheers"
         "|ok|okay|ok thanks|okay thanks|great thanks|perfect thanks|no problem|my pleasure"
@@ -31,9 +32,10 @@ _GREETINGS = frozenset(
         "|bye|goodbye|bye bye|see you|see you later|see you soon|take care|talk to you later"
     ).split("|")
 )
-_SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*|\n+")
 # A compressed text keeps about this share of the tokens.
 _COMPRESSED_SHARE = 0.4
+_PEOPLE = frozenset(("user", "assistant"))
 # A duplicate of fewer words ("yes", "the second one") may answer another question.
 _DUPLICATE_WORDS = 3
 
@@ -56,26 +58,36 @@ def propose(
     """
     decisions: list[Decision] = [*promotions(entries, facts)]
     last_of = {_identity(entry): entry.id for entry in entries}
+    asked = {later.id for entry, later in pairwise(entries) if "?" in entry.content and entry.role != later.role}
     for entry in evictable(entries, policy):
-        reason = _reason_to_delete(entry, last_of, now, policy)
+        reason = _reason_to_delete(entry, last_of, asked, now, policy)
         if reason:
             decisions.append(Delete(entry.id, reason))
-        elif policy.compression_threshold is not None and entry.tokens > policy.compression_threshold:
-            shorter = compress(entry.content, int(entry.tokens * _COMPRESSED_SHARE), count)
-            if shorter and isinstance(entry.message.content, str) and not entry.message.tool_calls:
-                reason = f"longer than {policy.compression_threshold} tokens"
-                decisions.append(Compress(entry.id, shorter, reason))
+        elif shorter := _compressed(entry, policy.compression_threshold, count):
+            decisions.append(Compress(entry.id, shorter, f"longer than {policy.compression_threshold} tokens"))
     return decisions
 
 
+def _compressed(entry: Entry, threshold: int | None, count: Callable[[str], int]) -> str | None:
+    """A shorter text for what somebody said at length; None for a short entry, a tool's output, or one done before."""
+    plain = isinstance(entry.message.content, str) and not entry.message.tool_calls and entry.role in _PEOPLE
+    if threshold is None or entry.tokens <= threshold or entry.original is not None or not plain:
+        return None
+    return compress(entry.content, min(int(entry.tokens * _COMPRESSED_SHARE), threshold), count)
+
+
 def _reason_to_delete(
-    entry: Entry, last_of: Mapping[tuple[str, str], str], now: datetime, policy: ShortTermPolicy
+    entry: Entry,
+    last_of: Mapping[tuple[str, str], str],
+    asked: Collection[str],
+    now: datetime,
+    policy: ShortTermPolicy,
 ) -> str | None:
-    if entry.message.tool_calls or entry.role == "tool" or not isinstance(entry.message.content, str):
-        return "past its age" if expired(entry, now, policy) else None
     if expired(entry, now, policy):
         return "past its age"
-    if is_greeting(entry.content):
+    if entry.message.tool_calls or entry.role not in _PEOPLE or not isinstance(entry.message.content, str):
+        return None
+    if is_greeting(entry.content) and entry.id not in asked:  # "ok" after a question is an answer
         return "a greeting"
     if len(entry.content.split()) >= _DUPLICATE_WORDS and last_of[_identity(entry)] != entry.id:
         return "said again later, word for word"

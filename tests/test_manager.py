@@ -320,10 +320,11 @@ def test_only_facts_leave_the_engine_alone(tmp_path: Path) -> None:
 
 
 def test_many_users_do_not_keep_many_files_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
     with MemoryManager("global", data_dir=tmp_path) as memory:
         for i in range(400):
             memory.for_scope(f"user:{i}").set_fact("number", i)
-        assert len(os.listdir("/proc/self/fd")) < 250
+        assert len(os.listdir("/proc/self/fd")) - before < 150
         assert [memory.for_scope(f"user:{i}").get_fact("number") for i in range(400)] == list(range(400))
 
 
