@@ -50,19 +50,20 @@ def open_facts(tmp_path: Path, clock: Clock) -> OpenFacts:
     return open_facts
 
 
+def fresh_python(code: str, *args: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter; a failure shows what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **(env or {})},
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.fixture
 def run_python() -> RunPython:
-    """Runs code in a fresh interpreter; a failure shows what it printed."""
-
-    def run(code: str, *args: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", code, *map(str, args)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env={**os.environ, **(env or {})},
-        )
-        assert done.returncode == 0, done.stderr
-        return done
-
-    return run
+    """Runs code in a fresh interpreter; see :func:`fresh_python`."""
+    return fresh_python

@@ -264,17 +264,16 @@ class JournalConformance:
             reader(clock=lambda: datetime(2024, 5, 1)).append()
         assert reader().events == []
 
-    def test_p30_a_clock_that_was_set_back_makes_no_event_older_than_the_one_before(
-        self, reader: OpenReader, clock: Clock
-    ) -> None:
+    def test_p30_a_clock_that_was_set_back_changes_no_order(self, reader: OpenReader, clock: Clock) -> None:
+        """The number says what came after what; the time says what the clock showed."""
         one = reader()
+        moments = []
         for step in (10, -3600, 5, 7200, -1):
-            one.append()
+            moments.append(clock.now)
+            one.append(step)
             clock.advance(step)
-        reader().append()
-        moments = [event.at for event in one.refreshed()]
-        assert moments == sorted(moments)
-        assert len(moments) == 6
+        for events in (one.events, reader().events):
+            assert [(event.number, event.at) for event in events] == list(enumerate(moments, 1))
 
 
 class _frequent_switches:

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from memory_integrations import Entry, MemoryScope, Message, ToolCall
+from memory_integrations import Entry, MemoryScope, Message, ShortTermPolicy, ToolCall
 
 START = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
@@ -33,7 +33,8 @@ class Clock:
 # Text that a careless parser, escaper or file name would trip over.
 NASTY = [
     "/session:", "session:", "user:", "user=", "global", ":", "/", "\\", "%", "%2F", "%3A", "..", "\0", "\n", "\r\n",
-    "\u2028", "\x85", "{", "}", "{{x}}", "{0}", "%s", "$x", "<", ">", "</", "&", '"', "'", "`", "İ", "ß", "é", "e\u0301",
+    "\u2028", "\x85", "{", "}", "{{x}}", "{0}", "%s", "$x", "<", ">",
+    "</", "&", '"', "'", "`", "İ", "ß", "é", "e\u0301",
     "а", "a", "A", "Ω", "日本語", "👩‍👩‍👧", "\ufeff", "\u202e", "\u200b", "CON", "NUL", " ", "\t", "-", "=", "0",
 ]  # fmt: skip
 
@@ -121,6 +122,32 @@ def entry_lists(draw: st.DrawFn, messages: st.SearchStrategy[list[Message]] = hi
         )
         for number, message in enumerate(draw(messages))
     ]
+
+
+def limited_policies(
+    *,
+    max_tokens: st.SearchStrategy[int],
+    target_tokens: st.SearchStrategy[int | None],
+    max_entries: st.SearchStrategy[int | None],
+    min_entries: st.SearchStrategy[int],
+    max_age: st.SearchStrategy[timedelta | None],
+    half_life: st.SearchStrategy[timedelta | None],
+) -> st.SearchStrategy[ShortTermPolicy]:
+    """Policies of these figures that do not contradict each other."""
+
+    def policy(
+        most: int, target: int | None, entries: int | None, least: int, age: timedelta | None, life: timedelta | None
+    ) -> ShortTermPolicy:
+        return ShortTermPolicy(
+            max_tokens=most,
+            target_tokens=target and min(target, most),
+            max_entries=entries and max(entries, least),
+            min_entries=least,
+            max_age=age,
+            decay_half_life=life,
+        )
+
+    return st.builds(policy, max_tokens, target_tokens, max_entries, min_entries, max_age, half_life)
 
 
 def ids_of(items: Iterable[Any]) -> list[str]:

@@ -9,10 +9,20 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from memory_integrations import Compress, Delete, Entry, Keep, Message, Promote, ShortTermMemory, ShortTermPolicy, TokenCounter
-from memory_integrations.decisions import Decision, undone, validate
 from strategies import START, calls, entry_lists, ids_of, json_values, latest_user_id, nasty_text, sentences
+
+from memory_integrations import (
+    Compress,
+    Delete,
+    Entry,
+    Keep,
+    Message,
+    Promote,
+    ShortTermMemory,
+    ShortTermPolicy,
+    TokenCounter,
+)
+from memory_integrations.decisions import Decision, undone, validate
 
 COUNT = TokenCounter().count
 ROOMY = ShortTermPolicy(max_tokens=10**9, min_entries=0)
@@ -55,6 +65,17 @@ def why_refused(decision: Decision, entries: Sequence[Entry], policy: ShortTermP
     accepted, skipped = validate([decision], entries, policy, COUNT)
     assert len(accepted) + len(skipped) == 1
     return skipped[0].why if skipped else None
+
+
+TALK = [
+    Entry("m0", Message("system", "Be kind.", id="m0"), 3, START),
+    Entry("m1", Message("user", "I like green tea a lot.", id="m1"), 7, START),
+    Entry("m2", Message("assistant", "So do I, my friend.", id="m2"), 7, START, pinned=True),
+    Entry("m3", replace(calls("a", content="Let me look."), id="m3"), 9, START),
+    Entry("m4", Message("user", [{"type": "text", "text": "and this picture here"}], id="m4"), 4, START),
+    Entry("m5", Message("assistant", "The last answer so far.", id="m5"), 6, START),
+    Entry("m6", Message("user", "What next?", id="m6"), 3, START),
+]
 
 
 class TestValidation:
@@ -101,23 +122,15 @@ class TestValidation:
         assert accepted == [Delete("known")]
         assert {s.why for s in skipped} <= {"there is no such entry"}
 
-    talk = [
-        Entry("m0", Message("system", "Be kind.", id="m0"), 3, START),
-        Entry("m1", Message("user", "I like green tea a lot.", id="m1"), 7, START),
-        Entry("m2", Message("assistant", "So do I, my friend.", id="m2"), 7, START, pinned=True),
-        Entry("m3", replace(calls("a", content="Let me look."), id="m3"), 9, START),
-        Entry("m4", Message("user", [{"type": "text", "text": "and this picture here"}], id="m4"), 4, START),
-        Entry("m5", Message("assistant", "The last answer so far.", id="m5"), 6, START),
-        Entry("m6", Message("user", "What next?", id="m6"), 3, START),
-    ]
-
     @pytest.mark.parametrize(
         ("decision", "why"),
         [
             (Delete("m0"), "protected"), (Delete("m1"), None), (Delete("m2"), "protected"), (Delete("m6"), "protected"),
             (Compress("m0", "Be"), "protected"), (Compress("m1", "tea"), None), (Compress("m2", "so"), "protected"),
-            (Compress("m1", "I like green tea a lot."), "not shorter"), (Compress("m1", " "), "empty"), (Compress("m1", ""), "empty"),
-            (Compress("m3", "look"), "plain text"), (Compress("m4", "x"), "plain text"), (Compress("nobody", "x"), "no such entry"),
+            (Compress("m1", "I like green tea a lot."), "not shorter"),
+            (Compress("m1", " "), "empty"), (Compress("m1", ""), "empty"),
+            (Compress("m3", "look"), "plain text"), (Compress("m4", "x"), "plain text"),
+            (Compress("nobody", "x"), "no such entry"),
             (Keep("m0"), None), (Keep("nobody"), "no such entry"),
             (Promote("m1", "tea", "green"), None), (Promote("m6", "a", 0), None), (Promote("m6", "a", False), None),
             (Promote("m1", "", 1), "key and a value"), (Promote("m1", "  ", 1), "key and a value"),
@@ -128,23 +141,28 @@ class TestValidation:
     )  # fmt: skip
     def test_what_is_refused_and_why(self, decision: Decision, why: str | None) -> None:
         policy = replace(ROOMY, min_entries=1)
-        found = why_refused(decision, self.talk, policy)
+        found = why_refused(decision, TALK, policy)
         assert found is None if why is None else found is not None and why in found
 
     def test_an_entry_is_changed_once_and_may_be_promoted_as_well(self) -> None:
-        plan: list[Decision] = [Promote("m1", "tea", "green"), Delete("m1"), Compress("m1", "tea"), Promote("m1", "x", 1)]
-        accepted, skipped = validate(plan, self.talk, ROOMY, COUNT)
+        plan: list[Decision] = [
+            Promote("m1", "tea", "green"),
+            Delete("m1"),
+            Compress("m1", "tea"),
+            Promote("m1", "x", 1),
+        ]
+        accepted, skipped = validate(plan, TALK, ROOMY, COUNT)
         assert accepted == [plan[0], plan[1], plan[3]]
         assert "already" in skipped[0].why
 
     def test_fewer_entries_than_min_entries_are_all_protected(self) -> None:
         policy = replace(ROOMY, min_entries=10)
-        accepted, skipped = validate([Delete(e.id) for e in self.talk], self.talk, policy, COUNT)
+        accepted, skipped = validate([Delete(e.id) for e in TALK], TALK, policy, COUNT)
         assert accepted == []
         assert len(skipped) == 7
 
     def test_an_empty_plan_is_no_failure(self) -> None:
-        assert validate([], self.talk, ROOMY, COUNT) == ([], [])
+        assert validate([], TALK, ROOMY, COUNT) == ([], [])
 
 
 class TestUndo:
@@ -181,7 +199,7 @@ class TestUndo:
 
     @pytest.mark.parametrize("decision", [Compress("m1", "tea"), Promote("m1", "tea", "green"), Keep("m1")])
     def test_a_pin_that_was_set_since_stays(self, decision: Decision) -> None:
-        memory = memory_of(TestValidation.talk)
+        memory = memory_of(TALK)
         before = memory.entries
         carry_out(memory, [decision])
         memory.pin("m1")
@@ -190,7 +208,7 @@ class TestUndo:
 
     @pytest.mark.parametrize("decision", [Compress("m1", "tea"), Delete("m1")])
     def test_what_was_said_anew_under_the_same_id_stays(self, decision: Decision) -> None:
-        memory = memory_of(TestValidation.talk)
+        memory = memory_of(TALK)
         before = memory.entries
         carry_out(memory, [decision])
         memory.add_message(Message("user", "I have come to like coffee.", id="m1"))
@@ -198,7 +216,7 @@ class TestUndo:
         assert [e.content for e in memory.entries if e.id == "m1"] == ["I have come to like coffee."]
 
     def test_undoing_twice_is_undoing_once(self) -> None:
-        memory = memory_of(TestValidation.talk)
+        memory = memory_of(TALK)
         before = memory.entries
         plan: list[Any] = [Delete("m1"), Compress("m5", "last")]
         carry_out(memory, plan)

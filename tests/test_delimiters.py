@@ -1,4 +1,4 @@
-"""Memory in a prompt is data: nothing in it can end its block or pass for another memory, and it is known when it comes back."""
+"""Memory in a prompt is data: it can neither end its block nor pass for another, and is known when it comes back."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ kinds: st.SearchStrategy[Kind] = st.sampled_from(get_args(Kind))
 
 # What would end a block or begin a memory, in pieces that can come together anew.
 PIECES = [
-    "<memory:recalled>", "</memory:recalled>", "<memory:facts>", "</memory:facts>", "</memory:conversation>", "<", "</", "< /",
-    "memory", "MEMORY", "Memory", " memory ", ":", " :", "recalled>", ">", "\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x1d",
-    "\x1e", "\x1f", "\x85", "\u2028", "\u2029", "\0", "\x7f", "\u202e", "\u2066", "\u200e", "\t", " ", "\u00a0", "\u3000",
+    "<memory:recalled>", "</memory:recalled>", "<memory:facts>",
+    "</memory:facts>", "</memory:conversation>", "<", "</", "< /",
+    "memory", "MEMORY", "Memory", " memory ", ":", " :", "recalled>",
+    ">", "\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x1d",
+    "\x1e", "\x1f", "\x85", "\u2028", "\u2029", "\0", "\x7f", "\u202e",
+    "\u2066", "\u200e", "\t", " ", "\u00a0", "\u3000",
     "8 May 2023 Bob: ", "user: ", "&lt;", "&", "x",
 ]  # fmt: skip
 adversarial = st.lists(st.sampled_from(PIECES), max_size=12).map("".join) | nasty_text | any_text
@@ -66,7 +69,8 @@ class TestP18AsData:
         "text",
         [
             "a < b and b > c", "<b>bold</b>", "<memory>", "</memory>", "<memory/>",
-            "memory: 5 GB", "List<Memory> x;", "1 << 3", "<-", "&lt;memory:facts&gt;", "{braces} {{x}}", 'quotes " \' `', "日本語",
+            "memory: 5 GB", "List<Memory> x;", "1 << 3", "<-",
+            "&lt;memory:facts&gt;", "{braces} {{x}}", 'quotes " \' `', "日本語",
             "👩‍👩‍👧 family", "नमस्ते", "مرحبا", "می‌خواهم", "e\u0301", "a\tb", "C:\\new\\table", "<memoryfoo:x>",
         ],
     )  # fmt: skip
@@ -142,7 +146,8 @@ class TestP10EchoGuard:
     @pytest.mark.parametrize(
         "text",
         [
-            "  what does <memory: mean?  ", "<memory:facts>", "\n</memory:facts>\n", "<memory:facts> inline </memory:facts>",
+            "  what does <memory: mean?  ", "<memory:facts>",
+            "\n</memory:facts>\n", "<memory:facts> inline </memory:facts>",
             "<memory:unheard-of>\nx\n</memory:unheard-of>", "a <memory:facts>\nthat never ends ", "  a < b  ", " ", "",
         ],
     )  # fmt: skip

@@ -540,7 +540,8 @@ class TestBadInput:
     @pytest.mark.parametrize(
         "arguments",
         [
-            {"confidence": 1.1}, {"confidence": -0.1}, {"confidence": math.nan}, {"confidence": "high"}, {"confidence": None},
+            {"confidence": 1.1}, {"confidence": -0.1}, {"confidence": math.nan},
+            {"confidence": "high"}, {"confidence": None},
             {"source": 5}, {"source": None}, {"source": b"x"}, {"message_id": 5}, {"message_id": b"x"},
         ],
         ids=str,
@@ -581,8 +582,10 @@ class TestBadInput:
         "event",
         [
             {"kind": "set", "value": 1}, {"kind": "set", "key": "k"}, {"kind": "set", "key": 5, "value": 1},
-            {"kind": "set", "key": [], "value": 1}, {"kind": "delete"}, {"kind": "delete", "key": None}, {"kind": "undo"},
-            {"kind": "undo", "of": 99}, {"kind": "undo", "of": "1"}, {"kind": "undo", "of": [1]}, {"kind": "undo", "of": 2},
+            {"kind": "set", "key": [], "value": 1}, {"kind": "delete"},
+            {"kind": "delete", "key": None}, {"kind": "undo"},
+            {"kind": "undo", "of": 99}, {"kind": "undo", "of": "1"},
+            {"kind": "undo", "of": [1]}, {"kind": "undo", "of": 2},
             {"kind": "of a later version", "key": "k"},
         ],
         ids=str,

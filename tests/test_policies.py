@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
-from strategies import START, calls, entry_lists, ids_of, latest_user_id, result
+from strategies import START, calls, entry_lists, ids_of, latest_user_id, limited_policies, result
 
 from memory_integrations import Entry, Message, PolicyError, ShortTermPolicy, View
 from memory_integrations.policies import Selection, choose_evictions, evictable, expired, retention, select_view
@@ -310,21 +310,14 @@ class TestP30ExpiryAndDecay:
         assert not [e for e in entries if e.protected and expired(e, NOW + 1000 * DAY, policy)]
 
 
-limits = st.builds(
-    lambda most, target, entries, least, age, life: ShortTermPolicy(
-        max_tokens=most,
-        target_tokens=target and min(target, most),
-        max_entries=entries and max(entries, least),
-        min_entries=least,
-        max_age=age,
-        decay_half_life=life,
-    ),
-    st.integers(1, 200),
-    st.none() | st.integers(1, 200),
-    st.none() | st.integers(1, 10),
-    st.integers(0, 6),
-    st.none() | st.integers(1, 120).map(lambda s: timedelta(seconds=s)),
-    st.none() | st.integers(1, 120).map(lambda s: timedelta(seconds=s)),
+_seconds = st.none() | st.integers(1, 120).map(lambda s: timedelta(seconds=s))
+limits = limited_policies(
+    max_tokens=st.integers(1, 200),
+    target_tokens=st.none() | st.integers(1, 200),
+    max_entries=st.none() | st.integers(1, 10),
+    min_entries=st.integers(0, 6),
+    max_age=_seconds,
+    half_life=_seconds,
 )
 
 
@@ -397,7 +390,8 @@ class TestPolicies:
             {"min_entries": -1}, {"reserved_tokens": -1}, {"target_tokens": 0}, {"max_entries": 0},
             {"compression_threshold": 0}, {"manage_every_n_turns": 0}, {"max_age": timedelta(0)}, {"max_age": -DAY},
             {"max_age": 60}, {"decay_half_life": timedelta(0)}, {"decay_half_life": "1 day"},
-            {"access_boost": -0.1}, {"access_boost": float("nan")}, {"access_boost": float("inf")}, {"access_boost": "x"},
+            {"access_boost": -0.1}, {"access_boost": float("nan")},
+            {"access_boost": float("inf")}, {"access_boost": "x"},
             {"min_retention": -0.1}, {"min_retention": 1.1}, {"min_retention": float("nan")}, {"min_retention": None},
             {"max_tokens": 100, "target_tokens": 101}, {"max_entries": 3, "min_entries": 4},
         ],

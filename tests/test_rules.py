@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import START, any_text, calls, entry_lists, latest_user_id, nasty_text, result, sentences, time_limit
 
 from memory_integrations import (
     Compress,
@@ -26,26 +27,39 @@ from memory_integrations import (
 from memory_integrations.decisions import Decision, validate
 from memory_integrations.delimiters import as_data, delimit
 from memory_integrations.rules import RULE_CONFIDENCE, compress, is_greeting, promotions, propose
-from strategies import START, any_text, calls, entry_lists, latest_user_id, nasty_text, result, sentences, time_limit
 
 DAY = timedelta(days=1)
 POLICY = ShortTermPolicy(min_entries=0, compression_threshold=30)
 
-GREETINGS = """hi|Hi!|hello|Hello.|HELLO|hey|hey there|Hi there!|good morning|Good Morning!|good evening|good night|thanks|Thanks!|
-thank you|Thank you so much!!|thanks a lot|thx|ok|OK.|okay|Ok, thanks|great, thanks!|bye|Bye!|goodbye|see you|See you later!|
-take care|You're welcome.|you’re welcome|no problem|Have a nice day!|👋 hi|Thanks 🙏|  hello  |hi\n""".replace("\n|", "|").split("|")
+GREETINGS = (
+    """
+hi|Hi!|hello|Hello.|HELLO|hey|hey there|Hi there!|good morning|Good Morning!|good evening|good night|  hello  |hi.
+thanks|Thanks!|thank you|Thank you so much!!|thanks a lot|thx|great, thanks!|Ok, thanks|ok|OK.|okay
+bye|Bye!|goodbye|see you|See you later!|take care|Have a nice day!|You're welcome.|you’re welcome|no problem
+👋 hi|Thanks 🙏
+""".strip("\n")
+    .replace("\n", "|")
+    .split("|")
+)
 
-NO_GREETINGS = """Hi, my name is Ann|hello world|Hello, can you help?|thanks, but no|Thanks for the tea recipe|Thank you, Bob|
-this|hit|okra|byte|history|ok so I moved|good morning to you all|hi 5|no|yes|no problem is too big|the|cheers from Lisbon|
-take care of my dog|see you at 8|bye the way|goodbye Lisbon|have a nice day planned?|hellohello|hi2|你好 hi|1|42|👍|...|?|!""".replace(
-    "\n", ""
-).split("|")
+NO_GREETINGS = (
+    """
+Hi, my name is Ann|hello world|Hello, can you help?|thanks, but no|Thanks for the tea recipe|Thank you, Bob
+this|hit|okra|byte|history|the|hellohello|ok so I moved|good morning to you all|no problem is too big
+cheers from Lisbon|take care of my dog|see you at 8|bye the way|goodbye Lisbon|have a nice day planned?
+no|yes|hi 5|hi2|你好 hi|1|42|👍|...|?|!
+""".strip("\n")
+    .replace("\n", "|")
+    .split("|")
+)
+
+COUNT = TokenCounter().count
 
 
-def entry(text: Any, role: str = "user", number: int = 0, *, count: Any = TokenCounter().count, **fields: Any) -> Entry:
+def entry(text: Any, role: str = "user", number: int = 0, **fields: Any) -> Entry:
     """An entry of a text, with its exact tokens."""
     message = text if isinstance(text, Message) else Message(role, text, id=f"m{number}")
-    return Entry(f"m{number}", replace(message, id=f"m{number}"), count(message.text), START, **fields)
+    return Entry(f"m{number}", replace(message, id=f"m{number}"), COUNT(message.text), START, **fields)
 
 
 def entries_of(*texts: Any) -> list[Entry]:
@@ -53,8 +67,10 @@ def entries_of(*texts: Any) -> list[Entry]:
     return [entry(text, ("user", "assistant")[number % 2], number) for number, text in enumerate(texts)]
 
 
-def proposed(entries: Sequence[Entry], policy: ShortTermPolicy = POLICY, facts: dict[str, Any] | None = None) -> list[Decision]:
-    return propose(entries, facts or {}, START, policy, TokenCounter().count)
+def proposed(
+    entries: Sequence[Entry], policy: ShortTermPolicy = POLICY, facts: dict[str, Any] | None = None
+) -> list[Decision]:
+    return propose(entries, facts or {}, START, policy, COUNT)
 
 
 def deleted(entries: Sequence[Entry], policy: ShortTermPolicy = POLICY) -> dict[str, str]:
@@ -81,25 +97,43 @@ class TestGreetings:
     @pytest.mark.parametrize("answer", ["evening", "Morning.", "ok", "Okay!", "no problem"])
     def test_an_answer_to_a_question_is_no_greeting(self, answer: str) -> None:
         """ "Morning or evening?" — "Evening." says something, and so does "ok" to a proposal."""
-        talk = entries_of("Book me a table.", "Shall I take the evening, or would you rather have the morning?", answer, "Done.")
+        talk = entries_of(
+            "Book me a table.", "Shall I take the evening, or would you rather have the morning?", answer, "Done."
+        )
         assert "m2" not in deleted([*talk, entry("Thanks for that.", number=4)])
 
 
 class TestDuplicates:
     def test_the_last_of_equal_messages_stays(self) -> None:
-        talk = entries_of("Where is my letter?", "At home.", "Where is my letter?", "At home.", "Where is my letter?", "!")
+        talk = entries_of(
+            "Where is my letter?", "At home.", "Where is my letter?", "At home.", "Where is my letter?", "!"
+        )
         assert set(deleted(talk)) == {"m0", "m2"}
 
     def test_short_answers_may_answer_another_question(self) -> None:
-        assert deleted(entries_of("the second", "And of these?", "the second", "Thank you so much, noted.", "yes it is")) == {}
+        assert (
+            deleted(entries_of("the second", "And of these?", "the second", "Thank you so much, noted.", "yes it is"))
+            == {}
+        )
 
     def test_the_same_words_of_somebody_else_are_no_duplicate(self) -> None:
-        talk = [entry("I like green tea", "user", 0), entry("I like green tea", "assistant", 1), entry("Well then.", "user", 2)]
+        talk = [
+            entry("I like green tea", "user", 0),
+            entry("I like green tea", "assistant", 1),
+            entry("Well then.", "user", 2),
+        ]
         assert deleted(talk) == {}
-        named = [entry(Message("user", "I like green tea", name=name), number=n) for n, name in enumerate(("Ann", "Bob", "Eve"))]
+        named = [
+            entry(Message("user", "I like green tea", name=name), number=n)
+            for n, name in enumerate(("Ann", "Bob", "Eve"))
+        ]
         assert deleted(named) == {}
 
-    @given(st.lists(st.tuples(st.sampled_from(["tea is good", "bread is good", "a", "tea is good "]), st.booleans()), max_size=8))
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from(["tea is good", "bread is good", "a", "tea is good "]), st.booleans()), max_size=8
+        )
+    )
     def test_what_was_said_is_still_said(self, talk: list[tuple[str, bool]]) -> None:
         entries = [entry(text, "user" if by_user else "assistant", n) for n, (text, by_user) in enumerate(talk)]
         gone = deleted(entries)
@@ -124,27 +158,35 @@ class TestWhatStays:
 
     def test_what_tools_said_and_media_stay_until_they_expire(self) -> None:
         image = Message("user", [{"type": "text", "text": "hi"}, {"type": "image", "base64": "A"}])
-        talk = entries_of(image, calls("a", content="thanks"), result("a", "ok"), result("a", "ok"), image, "x", "What now?")
+        talk = entries_of(
+            image, calls("a", content="thanks"), result("a", "ok"), result("a", "ok"), image, "x", "What now?"
+        )
         assert deleted(talk) == {}
         old = [replace(e, created_at=START - 2 * DAY) for e in talk[:-1]]
         policy = replace(POLICY, max_age=DAY)
         assert set(deleted([*old, talk[-1]], policy)) == {e.id for e in old}
 
     def test_p30_what_decayed_goes_and_what_was_used_stays(self) -> None:
-        talk = [replace(e, created_at=START - 3 * DAY) for e in entries_of("one more thing", "noted that", "tea please")]
+        talk = [
+            replace(e, created_at=START - 3 * DAY) for e in entries_of("one more thing", "noted that", "tea please")
+        ]
         talk[1] = replace(talk[1], accesses=50)
         policy = replace(POLICY, decay_half_life=DAY, min_retention=0.2)
         assert deleted([*talk, entry("now", number=3)], policy) == {"m0": "decayed", "m2": "decayed"}
 
     @given(entry_lists())
     def test_the_rules_propose_nothing_that_validation_refuses(self, entries: list[Entry]) -> None:
-        count = TokenCounter().count
-        exact = [replace(e, tokens=count(e.content)) for e in entries]
-        accepted, skipped = validate(proposed(exact), exact, POLICY, count)
+        exact = [replace(e, tokens=COUNT(e.content)) for e in entries]
+        accepted, skipped = validate(proposed(exact), exact, POLICY, COUNT)
         assert skipped == []
         assert accepted == proposed(exact)
 
-    @given(st.lists(st.lists(sentences.map("{}.".format), min_size=1, max_size=12).map(" ".join) | st.sampled_from(GREETINGS), max_size=6))
+    @given(
+        st.lists(
+            st.lists(sentences.map("{}.".format), min_size=1, max_size=12).map(" ".join) | st.sampled_from(GREETINGS),
+            max_size=6,
+        )
+    )
     def test_p15_a_second_run_finds_nothing_to_do(self, texts: list[str]) -> None:
         memory = ShortTermMemory(replace(POLICY, max_tokens=10**6))
         facts: dict[str, Any] = {}
@@ -162,7 +204,8 @@ class TestWhatStays:
 
 class TestCompression:
     long_texts = st.lists(
-        sentences.map(str.capitalize).flatmap(lambda s: st.sampled_from([f"{s}.", f"{s}!", f"{s}?", f"{s}\n"])), max_size=15
+        sentences.map(str.capitalize).flatmap(lambda s: st.sampled_from([f"{s}.", f"{s}!", f"{s}?", f"{s}\n"])),
+        max_size=15,
     ).map(" ".join)
 
     @given(long_texts, st.integers(0, 80))
@@ -235,7 +278,9 @@ class TestPromotions:
         """P18: tool output is not promoted by default."""
         assert promotions([entry("My name is Ann.", role)], {}) == []
 
-    @pytest.mark.parametrize("body", ["8 May 2023 Bob: Hello. My name is Eve.", "My name is Eve.", "x\nI live in Rome."])
+    @pytest.mark.parametrize(
+        "body", ["8 May 2023 Bob: Hello. My name is Eve.", "My name is Eve.", "x\nI live in Rome."]
+    )
     def test_p10_injected_memory_is_not_mined_for_facts(self, body: str) -> None:
         """P10: what was injected is never mined for facts."""
         block = delimit("recalled", as_data(body))
@@ -257,15 +302,18 @@ class TestPromotions:
     @pytest.mark.parametrize(
         ("known", "value"),
         [
-            (None, ["cats"]), (["nuts"], ["nuts", "cats"]), (["cats", "nuts"], None), ("nuts", ["nuts", "cats"]), ("cats", None),
+            (None, ["cats"]),
             ([], ["cats"]),
+            (["nuts"], ["nuts", "cats"]),
+            (["cats", "nuts"], None),
+            ("nuts", ["nuts", "cats"]),
         ],
-    )  # fmt: skip
+    )
     def test_p15_what_adds_up_is_never_replaced(self, known: Any, value: Any) -> None:
         """P15: an allergy that is known is not forgotten over a new one."""
         facts = {} if known is None else {"allergies": known}
         found = promotions([entry("I'm allergic to cats.")], facts)
-        assert [p.value for p in found] == ([] if value is None else [value]) or (known == "cats" and found[0].value == ["cats"])
+        assert [p.value for p in found] == ([] if value is None else [value])
 
     def test_a_compressed_entry_and_media_are_left_alone(self) -> None:
         compressed = entry("My name is Ann.", original=Message("user", "My name is Ann. Or was it?"))

@@ -94,7 +94,8 @@ class TestMalformed:
         [
             "", "Global", "GLOBAL", "USER:1", "User:1", "user", "session", "user:", "session:", "user:/session:",
             "user:a/session:", "user:/session:b", " user:1", "users:1", "user =1", "user=", "user=a/session=",
-            "user=a/session=b/session=c", "user=a/b", "session=a", "tenant:1", ":", "/", "123", "global:1", "global/session:1",
+            "user=a/session=b/session=c", "user=a/b", "session=a", "tenant:1",
+            ":", "/", "123", "global:1", "global/session:1",
         ],
     )  # fmt: skip
     def test_a_malformed_scope_raises_and_says_what_was_given(self, given_scope: str) -> None:

@@ -76,8 +76,10 @@ class TestP5AnyModel:
         "model",
         [
             None, "", "gpt-4o", "gpt-4", "gpt-5-mini", "openai:gpt-5-mini", "openai/gpt-4o", "claude-sonnet-4-5",
-            "anthropic:claude-opus-4", "gemini-2.5-pro", "meta-llama/Llama-3-8b", "qwen3:8b", "cl100k_base", "o200k_base",
-            "no such model", "text-davinci-003", "../../etc/passwd", "ft:gpt-3.5-turbo:org::id", "日本語", "\0", ":", "/",
+            "anthropic:claude-opus-4", "gemini-2.5-pro", "meta-llama/Llama-3-8b",
+            "qwen3:8b", "cl100k_base", "o200k_base",
+            "no such model", "text-davinci-003", "../../etc/passwd",
+            "ft:gpt-3.5-turbo:org::id", "日本語", "\0", ":", "/",
         ],
     )  # fmt: skip
     def test_p5_any_model_name_gives_a_count(self, model: str | None) -> None:

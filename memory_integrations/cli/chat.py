@@ -1,0 +1,143 @@
+"""The command ``chat``: a conversation that is remembered while it goes on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from memory_integrations.arrival import utc_now
+from memory_integrations.cli.answers import Stream, show_answer, streaming
+from memory_integrations.cli.facts import show_facts
+from memory_integrations.cli.options import (
+    DATA_DIR,
+    LANGUAGE,
+    SCOPE,
+    DataDir,
+    Language,
+    MaxTokens,
+    Scope,
+    complain,
+    opened,
+)
+from memory_integrations.cli.prompt import prompt, show_context, show_prompt
+from memory_integrations.cli.show import console, plain
+from memory_integrations.cli.values import shown_value
+from memory_integrations.errors import MessageError
+from memory_integrations.manager import MemoryManager
+from memory_integrations.messages import Message
+from memory_integrations.scopes import MemoryScope
+from memory_integrations.tokens import check_budget
+
+if TYPE_CHECKING:
+    from memory_integrations.context import Context
+
+_HELP = "/facts  what is known   /context  the last prompt   /forget  this conversation   /quit  or ctrl-D"
+
+
+def chat(
+    ctx: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MEMORY_INTEGRATIONS_MODEL",
+            help="Any model of LangChain's init_chat_model, such as openai:gpt-5-mini. Without one you see what it "
+            "would be given.",
+        ),
+    ] = None,
+    max_tokens: MaxTokens = 2000,
+    scope: Scope = SCOPE,
+    data_dir: DataDir = DATA_DIR,
+    language: Language = LANGUAGE,
+) -> None:
+    """Talk, and see what is remembered. What you say, and what a model answers, is stored.
+
+    Each run is a new session, unless the scope names one. In the chat: /facts, /context, /forget, /quit.
+    """
+    check_budget(max_tokens)
+    parsed = MemoryScope.parse(scope)
+    if parsed.user_id and not parsed.session_id:
+        parsed = parsed.with_session(f"chat-{utc_now():%Y%m%dT%H%M%S}")
+    screen = console()
+    stream = streaming(model, debug=bool(ctx.obj and ctx.obj.debug)) if model else None
+    with opened(parsed, data_dir, language) as memory:
+        if stream is None:
+            screen.print("No model is given (--model), so nothing answers: you see what a model would be given.")
+        screen.print(_HELP, style="dim")
+        _converse(screen, memory, stream, max_tokens)
+
+
+def _converse(screen: Console, memory: MemoryManager, stream: Stream | None, max_tokens: int) -> None:
+    shown: Context | None = None
+    for typed in _typed():
+        if typed.startswith("/"):
+            if typed == "/quit":
+                return
+            _obey(screen, memory, typed, shown)
+            continue
+        if not _remember(memory, Message("user", typed)):
+            continue
+        _show_learnt(screen, memory)
+        shown = memory.get_context(typed, max_tokens)
+        if stream is None:
+            show_prompt(screen, shown)
+            continue
+        answer = show_answer(stream, prompt(shown))
+        if answer.strip():
+            _remember(memory, Message("assistant", answer))
+
+
+def _remember(memory: MemoryManager, message: Message) -> bool:
+    """Whether there was something in the message to remember: nothing is but what memory itself had injected."""
+    try:
+        memory.add_messages([message])
+    except MessageError as error:
+        complain(str(error))
+        return False
+    return True
+
+
+def _typed() -> Iterator[str]:
+    """What is typed, line by line, until ctrl-D or ctrl-C."""
+    at_terminal = sys.stdin.isatty()
+    if at_terminal:
+        with suppress(ImportError):
+            import readline  # noqa: F401  # gives input() the arrow keys
+    while True:
+        try:
+            typed = input("you> " if at_terminal else "")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if typed.strip():
+            yield typed.strip()
+
+
+def _obey(screen: Console, memory: MemoryManager, command: str, shown: Context | None) -> None:
+    if command == "/facts":
+        show_facts(screen, memory)
+    elif command == "/context" and shown:
+        show_context(screen, shown)
+    elif command == "/context":
+        screen.print("Nothing was said yet.")
+    elif command == "/forget":
+        memory.clear_session()
+        screen.print("This conversation is forgotten. Facts and memories stay.")
+    else:
+        screen.print(_HELP, style="dim")
+
+
+def _show_learnt(screen: Console, memory: MemoryManager) -> None:
+    from memory_integrations.decisions import ManagementReceipt, Promote
+
+    receipt = memory.manage_short_term()
+    assert isinstance(receipt, ManagementReceipt)  # not a plan: it was no dry run
+    for decision in receipt.decisions:
+        if isinstance(decision, Promote):
+            learnt = Text.assemble("learnt ", plain(decision.key), " = ", shown_value(decision.value), style="green")
+            screen.print(learnt)

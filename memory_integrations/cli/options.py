@@ -1,0 +1,107 @@
+"""What commands share on their way in and out: options, the open memory, complaints and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from memory_integrations.manager import DEFAULT_DATA_DIR, MemoryManager
+from memory_integrations.scopes import MemoryScope
+
+PROGRAM = "memory-integrations"
+SCOPE = "user:me"
+DATA_DIR = Path(DEFAULT_DATA_DIR)
+LANGUAGE = "english"
+INTERRUPTED = 130
+"""What a program that ctrl-C ended exits with, by convention."""
+
+SCOPE_HELP = "Whose memory: global, user:ID, session:ID or user:ID/session:ID."
+Scope = Annotated[str, typer.Option(help=SCOPE_HELP)]
+DataDir = Annotated[Path, typer.Option(envvar="MEMORY_INTEGRATIONS_DATA_DIR", help="Where the memory is kept.")]
+Language = Annotated[
+    str,
+    typer.Option(
+        envvar="MEMORY_INTEGRATIONS_LANGUAGE",
+        help='The language that the memory is embedded for (its stems and stop words), or "none".',
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+MaxTokens = Annotated[int, typer.Option(help="The budget of the whole, in tokens.")]
+Query = Annotated[str, typer.Argument(metavar="QUERY", help="A question, or any text.")]
+
+
+@dataclass(slots=True)
+class Settings:
+    """What stands before the command."""
+
+    debug: bool = False
+
+
+@contextmanager
+def opened(
+    scope: str | MemoryScope, data_dir: Path, language: str = LANGUAGE, *, to_read: bool = False
+) -> Iterator[MemoryManager]:
+    """The open memory.
+
+    Args:
+        scope: Whose memory.
+        data_dir: Where it is kept.
+        language: As it was typed; commands that only touch facts need none.
+        to_read: Whether it must be there: a wrong path must not look like an empty memory.
+    """
+    parsed = MemoryScope.parse(scope)
+    if to_read:
+        expect_memory(data_dir)
+    with closing(MemoryManager(parsed, data_dir=data_dir, language=_known(language))) as memory:
+        yield memory
+
+
+def expect_memory(data_dir: Path) -> None:
+    """Fail where there is no memory."""
+    if not data_dir.is_dir():
+        raise failure(
+            f"there is no memory in {data_dir}. Store something with `ingest`, `chat` or `facts set`, or name another "
+            "--data-dir."
+        )
+
+
+def complain(message: str) -> None:
+    """Say in one line what is wrong."""
+    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+
+
+def failure(message: str, code: int = 1) -> typer.Exit:
+    """Say why a command did not do what was asked; to be raised."""
+    complain(message)
+    return typer.Exit(code)
+
+
+def interruption(done: str) -> typer.Exit:
+    """Say that a command which ctrl-C stopped goes on when it is run again; to be raised.
+
+    Args:
+        done: What it did of something until then, such as "stored".
+    """
+    print(f"What was {done} stays: run the same command again to go on.", file=sys.stderr)
+    return typer.Exit(INTERRUPTED)
+
+
+def _known(language: str) -> str | None:
+    """The language as the engine knows it. Asked before anything is stored: a memory records it when it is made."""
+    language = language.lower()
+    if language in (LANGUAGE, "none"):
+        return None if language == "none" else language
+    from memory_integrations.sparse import SparseEncoder
+
+    try:
+        SparseEncoder(language)
+    except ValueError as error:
+        expected = "expected one such as english, german or french, or none"
+        raise typer.BadParameter(f"{error}: {expected}.", param_hint="--language") from error
+    return language

@@ -1,0 +1,64 @@
+"""Looking after a memory: ``stats``, what it holds, and ``reembed``, which embeds it anew."""
+
+from __future__ import annotations
+
+import time
+
+from rich.table import Table
+from rich.text import Text
+
+from memory_integrations.cli.options import (
+    DATA_DIR,
+    LANGUAGE,
+    SCOPE,
+    AsJson,
+    DataDir,
+    Language,
+    Scope,
+    interruption,
+    opened,
+)
+from memory_integrations.cli.show import console, plain, print_json, progress
+
+
+def stats(
+    scope: Scope = SCOPE, data_dir: DataDir = DATA_DIR, language: Language = LANGUAGE, as_json: AsJson = False
+) -> None:
+    """Count what a memory holds."""
+    with opened(scope, data_dir, language, to_read=True) as memory:
+        counts = memory.get_stats()
+    # Blocks and not lengths: the engine's files are mostly holes.
+    size = 512 * sum(path.stat().st_blocks for path in data_dir.rglob("*"))
+    if as_json:
+        print_json({**counts, "data_dir": str(data_dir), "bytes": size})
+        return
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("scope", plain(counts["scope"]))
+    table.add_row("facts", f"{counts['features']['facts']:,}")
+    table.add_row("memories", f"{counts['long_term']['memories']:,}")
+    table.add_row("on disk", Text(f"{size / 1e6:,.1f} MB in {data_dir}, of all scopes"))
+    console().print(table)
+
+
+def reembed(data_dir: DataDir = DATA_DIR, language: Language = LANGUAGE) -> None:
+    """Embed the memories of all scopes anew, by the bundled embedding, for a language.
+
+    For a memory that was written with another embedding or for another language. It may be interrupted: run again, it
+    goes on. Until it is done, the memory is as it was.
+    """
+    from rich.progress import MofNCompleteColumn
+
+    started = time.perf_counter()
+    try:
+        with (
+            opened("global", data_dir, language, to_read=True) as memory,
+            progress(console(stderr=True), "embedding", MofNCompleteColumn()) as advance,
+        ):
+            count = memory.long_term.reembed(advance)
+    except KeyboardInterrupt:
+        raise interruption("embedded") from None
+    seconds = time.perf_counter() - started
+    pieces = f"{count:,} piece{'' if count == 1 else 's'} of text embedded" if count else "nothing to embed"
+    console().print(f"{pieces}, language {language.lower()}, in {seconds:.1f} s", soft_wrap=True)

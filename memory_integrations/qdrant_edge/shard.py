@@ -1,0 +1,171 @@
+"""One shard directory of the embedded engine: create, load, copy, and what its errors mean.
+
+The engine reports nearly everything as a bare ``Exception`` with a message. :func:`translate` is the one
+place that reads those messages and decides which typed error a caller gets.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import qdrant_edge as edge
+
+from memory_integrations.errors import (
+    StoreCorruptedError,
+    StoreLockedError,
+    StoreUnavailableError,
+)
+from memory_integrations.qdrant_edge.lock import SERVER_HINT
+
+__all__ = ["FLOATS_PER_CALL", "batch_size", "copy_points", "create", "load", "remove", "translate"]
+
+FLOATS_PER_CALL = 32_768
+"""Vector components handed to the engine in one call: it holds the interpreter lock for the whole call, and
+this many take it 2 to 4 ms."""
+
+_MISSING_POINT = re.compile(r"No point with id (?P<id>\S+)")
+_FAULT = re.compile(r"^(Service (runtime|internal) error|Out of memory|IO error)", re.IGNORECASE)
+_LOCKED = re.compile(r"WouldBlock")
+_IO = re.compile(r"(No space left|Read-only file system|Permission denied|Too many open files|os error \d+)")
+_GONE = re.compile(r"Shard is not initialized")
+
+
+def translate(error: Exception, path: Path | str, action: str) -> Exception:
+    """Return the typed error that says what the engine's error means.
+
+    Args:
+        error: what the engine raised.
+        path: the shard directory, named in the message.
+        action: what was asked, as in "cannot <action>".
+
+    Returns:
+        ``KeyError`` for a point that is not there, ``ValueError`` for what the caller gave, and a
+        :class:`~memory_integrations.errors.StoreError` for the directory's own troubles.
+    """
+    if type(error) is not Exception and not isinstance(error, OSError | TypeError):
+        return error  # typed already, by this package or by the engine
+    text = str(error)
+    if missing := _MISSING_POINT.search(text):
+        number = missing["id"]
+        return KeyError(int(number) if number.isdigit() else number)
+    if _LOCKED.search(text):
+        return StoreLockedError(
+            f"{path} is held by another process: one process at a time may open an embedded store. Close the "
+            f"other one, or {SERVER_HINT}"
+        )
+    if _GONE.search(text):
+        return RuntimeError(f"The collection at {path} is closed. Create a new QdrantEdgeClient to use it")
+    if isinstance(error, OSError) or (_FAULT.search(text) and _IO.search(text)):
+        return StoreUnavailableError(f"Cannot {action} in {path}: {text}")
+    if _FAULT.search(text):
+        return StoreUnavailableError(f"The engine failed to {action} in {path}: {text}")
+    if isinstance(error, TypeError):
+        return TypeError(f"Cannot {action}: {text}")
+    return ValueError(f"Wrong input: {text}")
+
+
+def batch_size(floats_per_point: int) -> int:
+    """Return how many points to hand to the engine at once, so that one call stays short."""
+    return max(16, min(256, FLOATS_PER_CALL // max(1, floats_per_point)))
+
+
+def create(path: Path, config: edge.EdgeConfig) -> edge.EdgeShard:
+    """Create an empty shard in a new directory.
+
+    Raises:
+        StoreUnavailableError: the directory cannot be made or written.
+        ValueError: the configuration is one the engine refuses.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True)
+        return edge.EdgeShard.create(str(path), config)
+    except Exception as error:
+        remove(path)
+        raise translate(error, path, "create a collection") from error
+
+
+def load(path: Path) -> edge.EdgeShard:
+    """Open a shard that exists, replaying what its log holds beyond the last flush.
+
+    Raises:
+        StoreCorruptedError: the directory is missing or the engine cannot read it.
+        StoreLockedError: another process holds it.
+        StoreUnavailableError: the system refuses to read it.
+    """
+    if not any(path.glob("segments/*/segment.json")):  # where the engine would begin anew with nothing
+        raise StoreCorruptedError(
+            f"The collection directory {path} is recorded but missing or empty. Restore it from a backup, or "
+            "delete the collection and write it anew"
+        )
+    try:
+        return edge.EdgeShard.load(str(path))
+    except BaseException as error:  # a Rust panic on a damaged file is no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            raise
+        typed = translate(error, path, "open the collection") if isinstance(error, Exception) else None
+        if isinstance(typed, StoreLockedError) or _IO.search(str(error)):
+            raise typed or StoreUnavailableError(f"Cannot open {path}: {error}") from error
+        raise StoreCorruptedError(
+            f"The collection at {path} cannot be read: {error}. Restore the directory from a backup or a "
+            "snapshot, or delete the collection and write it anew"
+        ) from error
+
+
+def remove(path: Path) -> None:
+    """Delete a directory with everything in it; one that is not there is fine.
+
+    Raises:
+        StoreUnavailableError: something in it could not be deleted.
+    """
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise StoreUnavailableError(f"Cannot delete {path}: {error}") from error
+
+
+def pages(shard: edge.EdgeShard, size: int) -> Iterator[list[edge.Record]]:
+    """Yield every live point with payload and vectors, ``size`` at a time, in id order."""
+    offset: edge.PointId | None = None
+    while True:
+        records, offset = shard.scroll(
+            edge.ScrollRequest(offset=offset, limit=size, with_payload=True, with_vector=True)
+        )
+        if records:
+            yield records
+        if offset is None:
+            return
+
+
+def copy_points(
+    source: edge.EdgeShard, target: edge.EdgeShard, size: int, progress: Callable[[int], None] | None = None
+) -> int:
+    """Copy every live point of one shard into another, in short calls.
+
+    Returns:
+        How many points were copied.
+    """
+    copied = 0
+    for records in pages(source, size):
+        points = [edge.Point(record.id, record.vector or {}, record.payload or {}) for record in records]
+        target.update(edge.UpdateOperation.upsert_points(points))
+        copied += len(points)
+        if progress is not None:
+            progress(copied)
+    return copied
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames and deletions inside ``path`` durable, where the system knows how."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
