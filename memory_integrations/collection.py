@@ -170,6 +170,9 @@ class MemoryCollection:
             client = self._client or self._make_client()
             if not client.collection_exists(self.name):
                 return 0
+            finish(client, self.name)
+            if not self._differences(client):
+                return client.count(self.name, exact=True).count
             count = reembed(
                 client, self.name, lambda name: self._create(client, name), self._identity, self._encode, progress
             )
@@ -196,6 +199,7 @@ class MemoryCollection:
         """What the collection records of how its vectors were made."""
         from memory_integrations.embeddings import embedding_name, embedding_size
 
+        assert self.sparse  # a language that is not known raises here, before anything is recorded
         return {
             "embedding": embedding_name(self.dense),
             "embedding_size": embedding_size(self.dense),
@@ -221,18 +225,22 @@ class MemoryCollection:
         if not client.collection_exists(self.name):
             self._create(client, self.name)
             return
+        written = self._differences(client)
+        if written:
+            raise EmbeddingMismatchError(
+                f"Collection {self.name!r} was written with {_described(written)}; it was opened with "
+                f"{_described(self._identity)}. Open it with the former, or call long_term.reembed() to embed its "
+                "memories with the latter."
+            )
+
+    def _differences(self, client: QdrantClient) -> dict[str, Any]:
+        """How the collection's vectors were made, where it was otherwise than now; empty where it was not."""
         config = client.get_collection(self.name).config
         vectors = config.params.vectors
         dense = vectors.get(DENSE) if isinstance(vectors, dict) else vectors
         # What the ecosystem's own classes created says nothing of its embedding but the size.
-        recorded = {**self._identity, **(config.metadata or {}), "embedding_size": dense.size if dense else None}
-        different = {key: recorded[key] for key, value in self._identity.items() if recorded[key] != value}
-        if different:
-            raise EmbeddingMismatchError(
-                f"Collection {self.name!r} was written with {_described(recorded)}; it was opened with "
-                f"{_described(self._identity)}. Open it with the former, or call long_term.reembed() to embed its "
-                "memories with the latter."
-            )
+        written = {**self._identity, **(config.metadata or {}), "embedding_size": dense.size if dense else None}
+        return {} if all(written[key] == value for key, value in self._identity.items()) else written
 
     def _encode(self, points: list[Any]) -> list[Any]:
         return list(self.encode([point.id for point in points], [point.payload for point in points]))

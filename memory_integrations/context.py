@@ -9,7 +9,7 @@ from typing import Protocol
 from memory_integrations.delimiters import Kind, as_data, delimit
 from memory_integrations.layout import MemoryHit
 from memory_integrations.messages import Message, transcript_line
-from memory_integrations.views import Dropped, View
+from memory_integrations.views import Dropped, View, warn_of_overflow
 
 FACTS_SHARE = 1 / 2
 """Facts take what they need, up to this share of the budget."""
@@ -72,8 +72,13 @@ def assemble(
         view: Gives the conversation within a budget.
         hits: What was recalled, best first.
         count: Counts the tokens of a text.
+
+    Warns:
+        BudgetWarning: What must be shown is over the budget.
     """
-    facts_text, facts_left_out = facts(max_tokens=max(int(budget * FACTS_SHARE) - _tokens("facts", ["-"], count), 0))
+    required = _tokens("conversation", _conversation(view, 0, count)[1], count)
+    for_facts = min(int(budget * FACTS_SHARE), budget - required) - _tokens("facts", ["-"], count)
+    facts_text, facts_left_out = facts(max_tokens=max(for_facts, 0))
     fact_lines = [] if facts_text == "{}" else [facts_text]
     left = budget - _tokens("facts", fact_lines, count)
     # First what the conversation is sure of, then the hits, then the conversation with what they did not need: it may
@@ -90,6 +95,9 @@ def assemble(
         "short_term": _tokens("conversation", lines, count),
         "long_term": _tokens("recalled", recalled_lines, count),
     }
+    total = sum(usage.values())
+    if total > budget:
+        warn_of_overflow(total, budget)
     blocks = (
         delimit("facts", "\n".join(fact_lines)),
         delimit("conversation", "\n".join(lines)),
@@ -102,7 +110,7 @@ def assemble(
         short_term="\n".join(lines),
         long_term="\n".join(recalled_lines),
         hits=tuple(recalled),
-        token_usage={**usage, "total": sum(usage.values()), "budget": budget},
+        token_usage={**usage, "total": total, "budget": budget},
         dropped=[
             *(Dropped("fact", key, 0, "budget") for key in facts_left_out),
             *shown.dropped,

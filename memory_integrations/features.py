@@ -182,10 +182,10 @@ class FactShelf:
             return self._log.last() if number is None else self._log.change(number)
 
     def last_change(self, key: str) -> tuple[datetime, int] | None:
-        """When a key was last set or deleted, and the event's number."""
+        """When a key was last set or deleted, changes that were undone aside, and the event's number."""
         with self._lock:
-            events = self._log.by_key.get(key)
-            return (events[-1].at, events[-1].number) if events else None
+            standing = (e for e in reversed(self._log.by_key.get(key, ())) if e.number not in self._log.undone)
+            return next(((event.at, event.number) for event in standing), None)
 
     def _on_event(self, event: Event) -> None:
         with self._lock:
@@ -422,7 +422,8 @@ class FeatureMemory:
 
     def _get_other(self, key: str, default: Any) -> Any:
         _check_key(key)
-        value = self._containers.get(key, _MISSING)
+        with self._lock:  # a value may be on its way from the one to the other
+            value = self._scalars.get(key, self._containers.get(key, _MISSING))
         return default if value is _MISSING else copy.deepcopy(value)
 
     def changed(self, key: str | None) -> None:

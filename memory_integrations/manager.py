@@ -283,7 +283,7 @@ class MemoryManager:
                     for message_id in hit.message_ids:
                         self.short_term.touch(message_id)
         count = self._open.counter.count_line
-        return assemble(budget, self.features.render, self.short_term.get_context, hits, count)
+        return assemble(budget, self.features.render, self.short_term.view, hits, count)
 
     def clear_session(self) -> int:
         """Forget the scope's short-term conversation; returns how many messages it had. The rest stays."""

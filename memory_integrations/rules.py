@@ -97,7 +97,7 @@ def _reason_to_delete(
 
 
 def _identity(entry: Entry) -> tuple[str, str]:
-    return entry.message.speaker, entry.content.strip()
+    return entry.message.speaker, (entry.original or entry.message).text.strip()
 
 
 def is_greeting(text: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from memory_integrations.policies import (
     select_view,
 )
 from memory_integrations.tokens import TokenCounter, check_budget
-from memory_integrations.views import BudgetWarning, View
+from memory_integrations.views import View, warn_of_overflow
 
 
 class ShortTermMemory:
@@ -201,26 +200,31 @@ class ShortTermMemory:
         cached = self._views.get(max_tokens)
         if cached is not None and (cached[0] is None or self._clock() <= cached[0]):
             return cached[1]
-        budget = check_budget(max_tokens)
-        if budget is None:
-            budget = max(self.policy.max_tokens - self.policy.reserved_tokens, 0)
+        view = self.view(max_tokens)
+        budget = self._budget(max_tokens)
+        if view.tokens > budget:
+            warn_of_overflow(view.tokens, budget)
+        return view
+
+    def view(self, max_tokens: int | None = None) -> View:
+        """What :meth:`get_context` gives, without its warning: for those who try several budgets."""
+        cached = self._views.get(max_tokens)
+        if cached is not None and (cached[0] is None or self._clock() <= cached[0]):
+            return cached[1]
+        budget = self._budget(max_tokens)
         with self._lock:
             entries, now, revision = list(self._entries.values()), self._clock(), self._revision
-        selection = select_view(entries, budget, now, self.policy)
-        if selection.tokens > budget:
-            warnings.warn(
-                f"The latest user message and the protected ones take {selection.tokens} tokens, over the budget of "
-                f"{budget}; they are shown all the same.",
-                BudgetWarning,
-                stacklevel=2,
-            )
-        view = View(selection, entries)
+        view = View(select_view(entries, budget, now, self.policy), entries)
         with self._lock:
             if revision == self._revision:
                 self._views[max_tokens] = (self._valid_until(entries, now), view)
         return view
 
     # Inside
+
+    def _budget(self, max_tokens: int | None) -> int:
+        budget = check_budget(max_tokens)
+        return max(self.policy.max_tokens - self.policy.reserved_tokens, 0) if budget is None else budget
 
     def _admit(self, message: Message, now: datetime) -> str:
         assert message.id is not None and message.created_at is not None  # given on arrival

@@ -29,6 +29,7 @@ _MEDIA_TYPES = frozenset(
     ("image", "image_url", "input_image", "audio", "input_audio", "video", "file", "input_file", "document", "media")
 )
 _REMEMBERED_LINES = 4096
+_LONGEST_WORD = 1000  # characters without a space: a longer run is base64, not text
 # Scripts written without spaces, where a character is about a token.
 _WIDE = re.compile(r"[ᄀ-ᇿ⺀-鿿ꥠ-꥿가-퟿豈-﫿\U00020000-\U0003ffff]")
 
@@ -76,7 +77,7 @@ class TokenCounter:
     def count_content(self, content: str | Sequence[str | Mapping[str, Any]]) -> int:
         """Tokens of a message's content: its text, plus a fixed figure for every media block.
 
-        A block of a kind that is not known counts as it would be printed, and at most as a media block.
+        Of a block of a kind that is not known every text counts; a long one without a space is taken for an encoding.
         """
         if isinstance(content, str):
             return self.count(content)
@@ -88,7 +89,16 @@ class TokenCounter:
         for inside in (block.get("text"), block.get("content")):
             if isinstance(inside, str | list | tuple):
                 return self.count_content(inside)
-        return min(self.count(repr(block)[: 8 * self.media_tokens]), self.media_tokens)
+        return self._count_value(block)
+
+    def _count_value(self, value: Any) -> int:
+        if isinstance(value, Mapping):
+            return sum(self.count(str(name)) + self._count_value(item) for name, item in value.items())
+        if isinstance(value, list | tuple):
+            return sum(map(self._count_value, value))
+        text = value if isinstance(value, str) else repr(value)
+        encoded = len(text) > _LONGEST_WORD and not re.search(r"\s", text[:_LONGEST_WORD])
+        return self.media_tokens if encoded else self.count(text)
 
     def _loaded(self) -> Callable[[str], int]:
         if self._count is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, overload
@@ -12,6 +13,16 @@ from memory_integrations.policies import Entry, Selection
 
 class BudgetWarning(UserWarning):
     """A budget was too small for what must be shown, so it was exceeded."""
+
+
+def warn_of_overflow(tokens: int, budget: int) -> None:
+    """Warn the caller's caller that what must be shown took more than its budget."""
+    warnings.warn(
+        f"The latest user message and the protected ones take {tokens} tokens, over the budget of {budget}; they are "
+        "shown all the same.",
+        BudgetWarning,
+        stacklevel=3,
+    )
 
 
 @dataclass(frozen=True, slots=True)

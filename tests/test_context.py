@@ -18,7 +18,7 @@ from memory_integrations import Context, FeatureMemory, MemoryHit, ShortTermMemo
 from memory_integrations.context import assemble
 from memory_integrations.delimiters import as_data, delimit, strip_injected
 from memory_integrations.messages import transcript_line
-from memory_integrations.short_term import BudgetWarning
+from memory_integrations.views import BudgetWarning
 
 OpenFacts = Callable[..., FeatureMemory]
 COUNT = TokenCounter().count
@@ -41,7 +41,7 @@ class Memories:
     def context(self, budget: int) -> Context:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", BudgetWarning)
-            return assemble(budget, self.facts.render, self.short_term.get_context, self.hits, COUNT)
+            return assemble(budget, self.facts.render, self.short_term.view, self.hits, COUNT)
 
 
 def hit(text: str, *message_ids: str, number: int = 0) -> MemoryHit:
@@ -144,7 +144,7 @@ class TestBudget:
 
     def test_p2_over_the_budget_it_warns(self, talk: Memories) -> None:
         with pytest.warns(BudgetWarning):
-            assemble(5, talk.facts.render, talk.short_term.get_context, talk.hits, COUNT)
+            assemble(5, talk.facts.render, talk.short_term.view, talk.hits, COUNT)
 
     @given(memories(), budgets)
     def test_p2_it_warns_where_the_budget_was_exceeded_and_only_there(
@@ -153,7 +153,7 @@ class TestBudget:
         made = remember(*drawn)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            context = assemble(budget, made.facts.render, made.short_term.get_context, made.hits, COUNT)
+            context = assemble(budget, made.facts.render, made.short_term.view, made.hits, COUNT)
         warned = any(w.category is BudgetWarning for w in caught)
         assert warned == (COUNT(context.combined) > budget)
 
@@ -163,7 +163,7 @@ class TestBudget:
         made = remember(None, [("boat " * 120, "user", False)], [("I like boats.", [5])])
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            context = assemble(200, made.facts.render, made.short_term.get_context, made.hits, COUNT)
+            context = assemble(200, made.facts.render, made.short_term.view, made.hits, COUNT)
         assert COUNT(context.combined) <= 200
 
     @pytest.mark.parametrize("budget", range(0, 80, 4))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import math
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -20,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from strategies import START, Clock, any_text, fresh_scope, json_values, nasty_text
+from strategies import START, Clock, any_text, frequent_switches, fresh_scope, json_values, nasty_text
 
 from memory_integrations import (
     BudgetError,
@@ -699,6 +698,19 @@ class TestPrompt:
         everybody.set("city", "Everywhere")
         assert facts.render(max_tokens=counter.count(facts.to_prompt()) - 1)[1] == ["city"]
 
+    def test_p34_a_change_taken_back_leaves_the_text_within_a_budget_as_it_was(
+        self, open_facts: OpenFacts, clock: Clock, counter: TokenCounter
+    ) -> None:
+        facts = open_facts()
+        for key in ("a", "b", "c"):
+            facts.set(key, "x")
+            clock.advance(60)
+        budget = counter.count(facts.to_prompt()) - 1
+        before = facts.render(max_tokens=budget)
+        facts.set("a", "y")
+        facts.undo()
+        assert facts.render(max_tokens=budget) == before
+
     def test_a_fact_set_while_a_prompt_is_made_is_in_the_next_one(self, open_facts: OpenFacts) -> None:
         facts = open_facts()
         facts.set("a", 1)
@@ -753,21 +765,36 @@ class TestThreads:
                 rounds += 1
             return rounds
 
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-5)
-        try:
-            with ThreadPoolExecutor(8) as pool:
-                reading = [pool.submit(read, thread) for thread in range(4)]
-                writing = [pool.submit(write, thread) for thread in range(4)]
-                try:
-                    _wait(writing)
-                finally:
-                    done.set()
-                _wait(reading)
-        finally:
-            sys.setswitchinterval(interval)
+        with frequent_switches(), ThreadPoolExecutor(8) as pool:
+            reading = [pool.submit(read, thread) for thread in range(4)]
+            writing = [pool.submit(write, thread) for thread in range(4)]
+            try:
+                _wait(writing)
+            finally:
+                done.set()
+            _wait(reading)
         expected = {f"fact {thread} {number}": [thread, number] for thread in range(4) for number in range(60)}
         assert facts.all() == open_facts().all() == expected
+
+    def test_p26_a_fact_is_never_missing_while_its_value_changes(self, open_facts: OpenFacts) -> None:
+        facts = open_facts()
+        facts.set("k", 0)
+        done = threading.Event()
+
+        def read() -> int:
+            misses = 0
+            while not done.is_set():
+                misses += sum(facts.get("k", "missing") == "missing" for _ in range(100))
+            return misses
+
+        with frequent_switches(), ThreadPoolExecutor(3) as pool:
+            reading = [pool.submit(read) for _ in range(3)]
+            try:
+                for number in range(12_000):
+                    facts.set("k", [number] if number % 2 else number)
+            finally:
+                done.set()
+            assert [future.result(timeout=60) for future in reading] == [0, 0, 0]
 
     def test_a_memory_that_nobody_uses_any_more_is_freed(self, tmp_path: Path) -> None:
         """A server makes one for every request; the shelves that they share must not keep them."""

@@ -62,15 +62,16 @@ def calls_in(path: Path) -> Iterator[tuple[int, str]]:
 by_module = pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(PACKAGE)) for path in MODULES])
 
 
+@pytest.fixture(scope="module")
+def loaded() -> set[str]:
+    """What is loaded after the import, found out once."""
+    return loaded_after(fresh_python)
+
+
 class TestImporting:
     @pytest.mark.parametrize("name", FRAMEWORKS + HEAVY)
     def test_importing_the_package_loads_no_framework_and_nothing_heavy(self, loaded: set[str], name: str) -> None:
         assert name not in loaded
-
-    @pytest.fixture(scope="class")
-    def loaded(self) -> set[str]:
-        """What is loaded after the import, found out once."""
-        return loaded_after(fresh_python)
 
     def test_short_term_memory_and_facts_load_neither_a_framework_nor_the_engine(
         self, run_python: Callable[..., Any], tmp_path: Path

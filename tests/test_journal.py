@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -227,6 +227,14 @@ while True:
         one.append("newer")
         assert reopened(journal) == ["kept", "new", "newer"]
 
+    def test_a_journal_that_another_program_cut_short_is_read_anew(self, journal: JsonlJournal) -> None:
+        reader = written(journal, "one", "two")
+        whole = journal.path(ANN).read_bytes()
+        journal.path(ANN).write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+        assert [event.data["value"] for event in reader.refreshed()] == ["one"]
+        assert reader.append("three").number == 2
+        assert reopened(journal) == ["one", "three"]
+
     def test_a_crash_before_the_first_event_leaves_an_empty_journal(self, journal: JsonlJournal) -> None:
         journal.directory.mkdir()
         for content in (b"", b'{"scope":"us', b'{"scope":"user:ann","format":1}\n'):
@@ -272,6 +280,35 @@ print(json.dumps({"numbers": numbers, "keys": memory.keys()}))
         numbers = sorted(number for answer in answers for number in answer["numbers"])
         assert numbers == list(range(1, processes * facts + 1))
         assert all(answer["keys"] == memory.keys() for answer in answers)
+
+    FORKER = """
+import json, os, sys
+from memory_integrations import FeatureMemory, MemoryScope
+from memory_integrations.features import open_shelves
+from memory_integrations.journal import JsonlJournal
+memory = FeatureMemory(open_shelves(JsonlJournal(sys.argv[1])), MemoryScope("ann"))
+memory.set("before", 1)
+children = []
+for me in range(4):
+    child = os.fork()
+    if not child:
+        memory.get("before")
+        numbers = [memory.set(f"fact {me} {number}", "x" * number) for number in range(100)]
+        os._exit(0 if len(set(numbers)) == 100 else 1)
+    children.append(child)
+memory.set("meanwhile", 1)
+failed = [os.waitpid(child, 0)[1] for child in children]
+memory.refresh()
+print(json.dumps({"failed": failed, "facts": len(memory)}))
+"""
+
+    def test_p27_children_forked_from_one_process_take_turns(
+        self, run_python: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        """What is open before a fork is open in every child; a server that loads before it forks must lose nothing."""
+        answer = json.loads(run_python(self.FORKER, tmp_path).stdout)
+        assert answer == {"failed": [0, 0, 0, 0], "facts": 402}
+        assert len(FeatureMemory(open_shelves(JsonlJournal(tmp_path)), ANN)) == 402
 
     HOLDER = """
 import sys
@@ -375,6 +412,15 @@ class TestCorruption:
         journal.repair(ANN)
         assert reopened(journal) == ["one", "two"]
         assert journal.scopes() == [ANN]
+
+    @pytest.mark.parametrize("scope", [5, "nobody knows", "user:a/session:b/session:c", None])
+    def test_p27_a_header_that_names_no_scope_is_named_when_scopes_are_listed(
+        self, journal: JsonlJournal, scope: Any
+    ) -> None:
+        written(journal, "one")
+        spoil(journal, 1, json.dumps({"scope": scope, "format": 1}).encode())
+        with pytest.raises(StoreCorruptedError, match="Line 1"):
+            journal.scopes()
 
     def test_repairing_what_is_whole_or_absent_changes_nothing(self, journal: JsonlJournal) -> None:
         assert journal.repair(BOB) == 0

@@ -29,7 +29,7 @@ from memory_integrations import (
     StoreError,
     TokenCounter,
 )
-from memory_integrations.short_term import BudgetWarning
+from memory_integrations.views import BudgetWarning
 
 SESSION = "user:ann/session:1"
 count = TokenCounter().count
@@ -215,7 +215,6 @@ def test_decayed_entries_are_managed_away_and_use_keeps_them_p30(tmp_path: Path)
         memory.get_context("When does the harbour open? nine", max_tokens=40)
         for entry in memory.short_term.entries[2:]:
             memory.short_term.delete(entry.id)
-        memory.add_message_later = None  # type: ignore[attr-defined]
         now[0] += timedelta(hours=4)
         memory.manage_short_term()
         assert "The harbour opens at nine" in [entry.content for entry in memory.short_term.entries]
@@ -240,7 +239,7 @@ def test_erasing_a_session_leaves_the_users_other_sessions(manager: MemoryManage
     receipt = manager.erase()
     assert (receipt.scope, receipt.memories, receipt.messages) == (SESSION, 2, 2)
     assert len(other.short_term) == 2
-    assert [message.text for message in other.long_term.messages()][0] == "Second session speaking"
+    assert next(other.long_term.messages()).text == "Second session speaking"
 
 
 def test_erasing_a_user_clears_every_session_of_theirs(manager: MemoryManager) -> None:

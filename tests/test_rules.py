@@ -110,6 +110,11 @@ class TestDuplicates:
         )
         assert set(deleted(talk)) == {"m0", "m2"}
 
+    def test_a_compressed_message_is_compared_by_what_was_said(self) -> None:
+        said = Message("user", "Tea is good. It rained. Bread is good as well.")
+        short = entry("Tea is good.", original=said)
+        assert deleted([short, *entries_of("x", "y")[1:], entry("Tea is good.", number=2), entry("!", number=3)]) == {}
+
     def test_short_answers_may_answer_another_question(self) -> None:
         assert (
             deleted(entries_of("the second", "And of these?", "the second", "Thank you so much, noted.", "yes it is"))

@@ -39,7 +39,7 @@ from memory_integrations import (
     TokenCounter,
 )
 from memory_integrations.policies import choose_evictions
-from memory_integrations.short_term import BudgetWarning
+from memory_integrations.views import BudgetWarning
 
 DAY = timedelta(days=1)
 ROOMY = ShortTermPolicy(max_tokens=10**9)
@@ -629,6 +629,25 @@ class TestBadInput:
         entry = memory.entries[0]
         assert (entry.content, entry.original and entry.original.content) == ("one", "one two three four five")
         assert memory.total_tokens == 1
+
+    def test_the_revision_grows_with_every_change_and_with_nothing_else(self) -> None:
+        memory = filled("one two three")
+        seen = [memory.revision]
+        for change in (
+            lambda: memory.add("two"),
+            lambda: memory.pin("m0"),
+            lambda: memory.touch("m0"),
+            lambda: memory.compress_entry("m0", "one"),
+            lambda: memory.delete("m0"),
+            lambda: memory.restore([]),
+            memory.clear,
+        ):
+            change()
+            seen.append(memory.revision)
+        assert seen == sorted(set(seen))
+        memory.get_context()
+        memory.delete("nobody")
+        assert memory.revision == seen[-1]
 
     def test_entries_are_a_snapshot(self) -> None:
         memory = filled("one")

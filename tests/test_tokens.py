@@ -240,6 +240,23 @@ class TestP4MediaAndWideText:
     def test_p4_content_without_blocks_costs_nothing(self, counter: TokenCounter) -> None:
         assert counter.count_content([]) == 0
 
+    @pytest.mark.parametrize(
+        "block",
+        [
+            {"type": "thinking", "thinking": "{}"},
+            {"type": "reasoning", "reasoning": "{}"},
+            {"type": "tool_use", "id": "t", "name": "write", "input": {"text": "{}"}},
+            {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "{}"}]},
+            {"type": "text", "text": "{}"},
+        ],
+        ids=lambda block: block["type"],
+    )
+    def test_p4_long_texts_in_other_blocks_are_not_taken_for_media(
+        self, counter: TokenCounter, block: dict[str, Any]
+    ) -> None:
+        """A budget that leaves out most of what a model thought or wrote is no budget."""
+        assert 5000 <= counter.count_content([_filled(block, "tea " * 5000)]) <= 5100
+
     def test_p4_other_blocks_cost_about_what_they_say(self, counter: TokenCounter) -> None:
         block = {"type": "tool_use", "id": "t", "name": "search", "input": {"query": "weather in Lisbon"}}
         assert 10 <= counter.count_content([block]) <= 60
