@@ -168,6 +168,7 @@ class JsonlScopeJournal:
         self._mutex = threading.RLock()
         self._fd: int | None = None
         self._writable = False
+        self._opened_by = 0
         self._file_id: str | None = None  # tells this file from one that was made after an erasure
         self._offset = 0  # bytes read, all of them whole lines
         self._lines = 0
@@ -292,6 +293,8 @@ class JsonlScopeJournal:
                 raise self._unavailable(error) from error
 
     def _acquire(self, write: bool) -> int | None:
+        if self._fd is not None and self._opened_by != os.getpid():
+            self.close()  # a lock on a file that a parent process opened is the parent's too: each opens its own
         while True:
             opened = self._fd is None or (write and not self._writable)
             if opened:
@@ -321,7 +324,7 @@ class JsonlScopeJournal:
         flags = (os.O_RDWR | os.O_CREAT | os.O_APPEND) if write else os.O_RDONLY
         fd = os.open(self.path, flags | os.O_CLOEXEC, 0o600)
         self.close()
-        self._fd, self._writable = fd, write
+        self._fd, self._writable, self._opened_by = fd, write, os.getpid()
         self._journal.note_use(self)
 
     def _read_file_id(self, fd: int) -> str | None:

@@ -293,8 +293,8 @@ for me in range(4):
     child = os.fork()
     if not child:
         memory.get("before")
-        numbers = [memory.set(f"fact {me} {number}", "x" * number) for number in range(100)]
-        os._exit(0 if len(set(numbers)) == 100 else 1)
+        numbers = [memory.set(f"fact {me} {number}", "x" * number) for number in range(300)]
+        os._exit(0 if len(set(numbers)) == 300 else 1)
     children.append(child)
 memory.set("meanwhile", 1)
 failed = [os.waitpid(child, 0)[1] for child in children]
@@ -307,8 +307,8 @@ print(json.dumps({"failed": failed, "facts": len(memory)}))
     ) -> None:
         """What is open before a fork is open in every child; a server that loads before it forks must lose nothing."""
         answer = json.loads(run_python(self.FORKER, tmp_path).stdout)
-        assert answer == {"failed": [0, 0, 0, 0], "facts": 402}
-        assert len(FeatureMemory(open_shelves(JsonlJournal(tmp_path)), ANN)) == 402
+        assert answer == {"failed": [0, 0, 0, 0], "facts": 1202}
+        assert len(FeatureMemory(open_shelves(JsonlJournal(tmp_path)), ANN)) == 1202
 
     HOLDER = """
 import sys

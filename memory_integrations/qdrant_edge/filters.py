@@ -67,7 +67,7 @@ def edge_condition(condition: Any) -> edge.ConditionType:
 
 
 def _conditions(clause: Any) -> list[edge.ConditionType] | None:
-    if clause is None:
+    if clause is None or clause == []:  # an empty clause asks nothing, but the engine's nested filters fail on it
         return None
     return [edge_condition(condition) for condition in (clause if isinstance(clause, list) else [clause])]
 
