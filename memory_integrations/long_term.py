@@ -322,17 +322,15 @@ class LongTermMemory:
         # A speaker's bonus stands for the name, which as a word would match half of what was said.
         question = without_relative_times(without_speakers(query, named_speakers(query, speakers)))
         sparse, dense = map(share_of_top, self._candidates(question, tags, conditions, list(tables.values())))
-        unknown = [key for key in {*sparse, *dense} if not any(key in table for table in tables.values())]
+        unknown = {*sparse, *dense}.difference(*(table.row_of for table in tables.values()))
         for point in collection.retrieve(map(id_of, unknown)):  # somebody else wrote it since
             collection.note(metadata_of(point).get("scope", ""), [point])
         today = self._clock().date()
         ranked: list[Ranked] = []
         for table in tables.values():
-            own_sparse = {point: score for point, score in sparse.items() if point in table}
-            own_dense = {point: score for point, score in dense.items() if point in table}
-            if own_sparse or own_dense:
+            if len(table):
                 periods = named_periods(query, today, table.years)
-                ranked += rank(own_sparse, own_dense, query, table, collection.weights, limit, periods, explain)
+                ranked += rank(sparse, dense, query, table, collection.weights, limit, periods, explain)
         return sorted(ranked, key=lambda found: -found.score)[:limit]
 
     def _candidates(

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import repeat
 from math import ceil, log
 from typing import Any
 
@@ -176,7 +177,7 @@ def rank(
         sparse: BM25 as shares of the top score, by point; what is missing counts 0.
         dense: Cosines, likewise.
         question: The question, which may name a speaker.
-        table: The scope's messages; every point of the scores is in it.
+        table: The scope's messages; scores of other points are passed over.
         weights: How the signals add up.
         limit: How many.
         periods: The times that the question may mean.
@@ -232,7 +233,9 @@ def rank(
 def _by_row(scores: Mapping[PointKey, float], table: Conversations) -> Floats:
     """Scores by the rows of a table; the last place (-1) stands for a neighbour that is missing."""
     by_row = np.zeros(len(table) + 1, dtype=np.float32)
-    by_row[[table.row_of[point] for point in scores]] = list(scores.values())
+    rows = list(map(table.row_of.get, scores, repeat(-1)))
+    by_row[rows] = list(scores.values())
+    by_row[-1] = 0
     return by_row
 
 

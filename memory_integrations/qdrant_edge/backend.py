@@ -144,6 +144,15 @@ class EdgeBackend(QdrantBase):
         batch = edge.QueryBatchRequest([query_request(collection, search) for search in searches])
         return [scored_points(found) for found in collection.read(edge.EdgeShard.query_batch, batch)]
 
+    def query_scores(self, collection_name: str, requests: Sequence[models.QueryRequest]) -> list[dict[int, float]]:
+        """Search several times and give only scores; see ``QdrantEdgeClient.query_scores``."""
+        collection = self._collection(collection_name)
+        batch = edge.QueryBatchRequest([query_request(collection, Search.of(request)) for request in requests])
+        return [
+            {(number if type(number := point.id) is int else number.int): point.score for point in found}  # type: ignore[union-attr]
+            for found in collection.read(edge.EdgeShard.query_batch, batch)
+        ]
+
     def _query_ordered(self, collection: Collection, search: Search) -> QueryResponse:
         """Answer an order without prefetches, which the engine does only for indexed fields."""
         if search.score_threshold is not None:

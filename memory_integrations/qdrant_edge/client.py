@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 from qdrant_client.embed.type_inspector import Inspector
 from qdrant_client.qdrant_fastembed import QdrantFastembedMixin
 
@@ -105,6 +105,21 @@ class QdrantEdgeClient(QdrantClient):
     query_points = _direct(QdrantClient.query_points)
     query_batch_points = _direct(QdrantClient.query_batch_points)
     upsert = _direct(QdrantClient.upsert)
+
+    def query_scores(self, collection_name: str, requests: Sequence[models.QueryRequest]) -> list[dict[int, float]]:
+        """Search several times and give only scores: a model for each of hundreds of points costs more than the search.
+
+        Args:
+            collection_name: the collection.
+            requests: plain searches by a vector: neither an order nor a sample.
+
+        Returns:
+            For each request its scores by point, best first. A point is the number that its id is, or its UUID's.
+
+        Raises:
+            ValueError: there is no such collection.
+        """
+        return self._client.query_scores(collection_name, requests)
 
     def optimize(self, collection_name: str) -> bool:
         """Build the search graphs of a collection and merge its segments. Never done unasked.

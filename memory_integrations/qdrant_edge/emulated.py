@@ -1,4 +1,4 @@
-"""What the engine leaves to its caller: groups, distance matrices, and orders and facets of unindexed fields.
+"""What the engine leaves to its caller: groups, distance matrices, MMR over sparse vectors, unindexed orders.
 
 The engine orders and counts by an index only. qdrant_client's local mode has no indexes and does both by
 looking at every point, so a field without one is read through here, page by page: an index is faster.
@@ -16,10 +16,11 @@ from qdrant_client import models
 from qdrant_client.local.order_by import to_order_value
 from qdrant_client.local.payload_value_extractor import parse_uuid, value_by_key
 
+from memory_integrations.qdrant_edge import configs
 from memory_integrations.qdrant_edge.points import record
 from memory_integrations.qdrant_edge.store import Collection
 
-__all__ = ["facet", "groups", "matrix_requests", "ordered", "widened"]
+__all__ = ["diverse", "facet", "groups", "matrix_requests", "ordered", "widened"]
 
 POINTS_PER_PAGE = 1_024
 ORDERED_INDEXES = frozenset({"integer", "float", "datetime"})
@@ -28,13 +29,12 @@ FACET_TYPES: tuple[type, ...] = (bool, int, str)
 GROUP_TYPES: tuple[type, ...] = (int, str)
 
 
-def _index_of(collection: Collection, key: str) -> str | None:
+def _indexed(collection: Collection, key: str, kinds: frozenset[str], use: str) -> bool:
+    """Tell whether a field has an index of one of the kinds, for the given use (``"range"`` or ``"lookup"``)."""
     schema = collection.indexes.get(key)
-    if schema is None:
-        return None
-    if getattr(schema, "range", None) is False:
-        return None
-    return str(schema.value if isinstance(schema, models.PayloadSchemaType) else schema.type.value)
+    if schema is None or getattr(schema, use, None) is False:
+        return False
+    return configs.index_type(schema).value in kinds
 
 
 def _values(
@@ -65,7 +65,7 @@ def ordered(
 ) -> list[models.Record]:
     """Return points in the order of a payload field, whether it is indexed or not."""
     descending = order_by.direction == models.Direction.DESC
-    if _index_of(collection, order_by.key) in ORDERED_INDEXES:
+    if _indexed(collection, order_by.key, ORDERED_INDEXES, "range"):
         start = order_by.start_from
         request = edge.ScrollRequest(
             limit=limit,
@@ -96,7 +96,7 @@ def facet(
     collection: Collection, key: str, conditions: edge.Filter | None, limit: int, exact: bool
 ) -> models.FacetResponse:
     """Count the points that hold each value of a payload field: most first, then by value."""
-    if _index_of(collection, key) in COUNTED_INDEXES:
+    if _indexed(collection, key, COUNTED_INDEXES, "lookup"):
         request = edge.FacetRequest(key, limit, exact, conditions)
         hits = [(hit.value, hit.count) for hit in collection.read(edge.EdgeShard.facet, request)]
     else:

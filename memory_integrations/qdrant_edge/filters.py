@@ -13,7 +13,7 @@ from qdrant_client import models
 from memory_integrations.qdrant_edge.errors import unsupported
 from memory_integrations.qdrant_edge.points import known_point_id
 
-__all__ = ["combined", "edge_condition", "edge_filter", "edge_point_ids", "instant"]
+__all__ = ["edge_condition", "edge_filter", "edge_point_ids", "excluding", "instant"]
 
 
 def edge_filter(query_filter: models.Filter | Mapping[str, Any] | None) -> edge.Filter | None:
@@ -42,15 +42,9 @@ def edge_filter(query_filter: models.Filter | Mapping[str, Any] | None) -> edge.
     )
 
 
-def combined(
-    query_filter: edge.Filter | None,
-    *,
-    must: edge.ConditionType | None = None,
-    must_not: edge.ConditionType | None = None,
-) -> edge.Filter:
-    """Return a filter that also asks for, or forbids, one condition."""
-    wanted = [condition for condition in (query_filter, must) if condition is not None]
-    return edge.Filter(must=wanted, must_not=[must_not] if must_not is not None else None)
+def excluding(query_filter: edge.Filter | None, ids: set[edge.PointId]) -> edge.Filter:
+    """Return a filter that also keeps out some points."""
+    return edge.Filter(must=None if query_filter is None else [query_filter], must_not=[edge.HasIdCondition(ids)])
 
 
 def edge_point_ids(ids: Iterable[Any]) -> set[edge.PointId]:

@@ -16,7 +16,7 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from memory_integrations.qdrant_edge.errors import unsupported
-from memory_integrations.qdrant_edge.filters import combined, edge_filter, instant
+from memory_integrations.qdrant_edge.filters import edge_filter, excluding, instant
 from memory_integrations.qdrant_edge.formulas import edge_formula
 from memory_integrations.qdrant_edge.points import (
     Schema,
@@ -123,7 +123,7 @@ def _stage(
     building = _Query(context, stage, bool(prefetches))
     scoring = building.build(query)
     if building.mentioned:
-        conditions = combined(conditions, must_not=edge.HasIdCondition(building.mentioned))
+        conditions = excluding(conditions, building.mentioned)
     return scoring, conditions, prefetches
 
 

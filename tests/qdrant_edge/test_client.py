@@ -504,6 +504,48 @@ class TestReading:
         client.create_payload_index("c", "rank", m.PayloadSchemaType.INTEGER)
         assert first == [record.id for record in client.scroll("c", order_by="rank", limit=3)[0]] == [1499, 1498, 1497]
 
+    def test_an_index_that_cannot_be_used_is_not(self, client):
+        small(client)
+        client.upsert("c", [m.PointStruct(id=n, vector=[1.0, 1.0], payload={"n": n % 3}) for n in range(9)])
+        client.create_payload_index("c", "n", m.IntegerIndexParams(type="integer", lookup=False, range=True))
+        assert [(hit.value, hit.count) for hit in client.facet("c", "n").hits] == [(0, 3), (1, 3), (2, 3)]
+        client.create_payload_index("c", "n", m.IntegerIndexParams(type="integer", lookup=True, range=False))
+        assert client.scroll("c", order_by="n", limit=1)[0][0].order_value == 0
+
+    def test_an_order_inside_a_prefetch_needs_an_index(self, client):
+        small(client, count=5)
+        request = {
+            "prefetch": [m.Prefetch(query=m.OrderByQuery(order_by="n"), limit=2)],
+            "query": m.FusionQuery(fusion=m.Fusion.RRF),
+        }
+        with pytest.raises(ValueError, match="No range index"):
+            client.query_points("c", **request)
+        client.create_payload_index("c", "n", m.PayloadSchemaType.INTEGER)
+        assert {point.id for point in client.query_points("c", **request).points} == {0, 1}
+
+    def test_feedback_works_for_every_kind_of_vector(self, client):
+        client.create_collection(
+            "c",
+            {
+                "mv": m.VectorParams(
+                    size=2,
+                    distance="Dot",
+                    multivector_config=m.MultiVectorConfig(comparator=m.MultiVectorComparator.MAX_SIM),
+                )
+            },
+            sparse_vectors_config={"s": m.SparseVectorParams()},
+        )
+        sparse = [m.SparseVector(indices=[n, 9], values=[1.0, n]) for n in range(4)]
+        client.upsert("c", [m.PointStruct(id=n, vector={"mv": [[n, 1.0]], "s": sparse[n]}) for n in range(4)])
+        strategy = m.NaiveFeedbackStrategy(naive=m.NaiveFeedbackStrategyParams(a=1.0, b=1.0, c=1.0))
+        for name, target in (("mv", [[1.0, 0.0]]), ("s", sparse[3])):
+            query = m.RelevanceFeedbackQuery(
+                relevance_feedback=m.RelevanceFeedbackInput(
+                    target=target, feedback=[m.FeedbackItem(example=0, score=0.5)], strategy=strategy
+                )
+            )
+            assert {point.id for point in client.query_points("c", query, using=name).points} == {1, 2, 3}
+
     def test_groups_beyond_the_first_hits_are_found(self, client):
         small(client)
         given = [m.PointStruct(id=n, vector=[500.0 - n, 0.0], payload={"g": "big"}) for n in range(400)]
