@@ -314,14 +314,14 @@ class LongTermMemory:
         self, query: str, tags: list[str], conditions: list[models.Condition], limit: int, explain: bool
     ) -> list[Ranked]:
         from memory_integrations.periods import named_periods, without_relative_times
-        from memory_integrations.ranking import named_speakers, rank, share_of_top, without_speakers
+        from memory_integrations.ranking import named_speakers, rank, without_speakers
 
         collection = self._collection
         tables = {tag: collection.table(tag) for tag in tags}
         speakers = [name for table in tables.values() for name in table.speakers]
         # A speaker's bonus stands for the name, which as a word would match half of what was said.
         question = without_relative_times(without_speakers(query, named_speakers(query, speakers)))
-        sparse, dense = map(share_of_top, self._candidates(question, tags, conditions, list(tables.values())))
+        sparse, dense = self._candidates(question, tags, conditions, list(tables.values()))
         unknown = {*sparse, *dense}.difference(*(table.row_of for table in tables.values()))
         for point in collection.retrieve(map(id_of, unknown)):  # somebody else wrote it since
             collection.note(metadata_of(point).get("scope", ""), [point])
@@ -342,16 +342,17 @@ class LongTermMemory:
         collection = self._collection
         indices, values = collection.sparse.embed_query(question)
         wanted, limit = tagged(tags, *conditions), collection.weights.candidates
+        request = models.QueryRequest.model_construct  # its parts are right, and to try them all takes a while
         sparse, dense = collection.scores(
             [
-                models.QueryRequest(
+                request(
                     query=models.SparseVector(indices=indices, values=values),
                     using=SPARSE,
                     filter=wanted,
                     limit=limit,
                     params=models.SearchParams(idf=models.IdfCorpusParams(corpus=tagged(tags))),
                 ),
-                models.QueryRequest(query=self._embed(question, tables), using=DENSE, filter=wanted, limit=limit),
+                request(query=self._embed(question, tables), using=DENSE, filter=wanted, limit=limit),
             ],
         )
         return sparse, dense
@@ -411,14 +412,12 @@ class _Hits:
         return len(self._by_message) >= self._limit
 
     def add(self, found: Iterable[tuple[Ranked, Any]]) -> None:
-        from memory_integrations.embeddings import content_words
-
         for ranked, point in found:
             fields = metadata_of(point)
             message = fields.get("scope"), fields.get("message_id", ranked.point)
             if message in self._by_message:
                 self._by_message[message].append((ranked, point))
-            elif not self.complete and self._distinct.is_new(frozenset(content_words(text_of(point)))):
+            elif not self.complete and self._distinct.is_new(frozenset(text_of(point).lower().split())):
                 self._by_message[message] = [(ranked, point)]
 
     def as_list(self) -> list[MemoryHit]:

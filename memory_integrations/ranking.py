@@ -75,6 +75,7 @@ class Conversations:
         self._sessions: dict[str, int] = {}
         self._last_in_session: list[int] = []
         self._size = 0
+        self._first_year, self._last_year = 10_000, 0
         self._columns = np.zeros((_DAY + 1, 256), dtype=np.int32)
 
     def __len__(self) -> int:
@@ -83,11 +84,7 @@ class Conversations:
     @property
     def years(self) -> range:
         """The years in which its messages were said; a month without a year may be of each."""
-        days = self.column(_DAY)
-        days = days[days > 0]
-        if not len(days):
-            return range(0)
-        return range(date.fromordinal(int(days.min())).year, date.fromordinal(int(days.max())).year + 1)
+        return range(self._first_year, self._last_year + 1)
 
     def __contains__(self, point: PointKey) -> bool:
         return point in self.row_of
@@ -130,18 +127,15 @@ class Conversations:
         self._last_in_session[number] = row
         self.row_of[point] = row
         self.points.append(point)
+        if day > 0:
+            year = date.fromordinal(day).year
+            self._first_year, self._last_year = min(self._first_year, year), max(self._last_year, year)
         self.frequency.update(terms)
         self._size += 1
 
     def column(self, index: int) -> np.ndarray[Any, np.dtype[np.int32]]:
         """One column, without its unused end."""
         return self._columns[index, : self._size]
-
-
-def share_of_top(scores: Mapping[PointKey, float]) -> dict[PointKey, float]:
-    """Scores as shares of the highest; those that are not positive are left out."""
-    top = max(scores.values(), default=0.0)
-    return {point: score / top for point, score in scores.items() if score > 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +168,7 @@ def rank(
     """The best messages for a question, best first.
 
     Args:
-        sparse: BM25 as shares of the top score, by point; what is missing counts 0.
+        sparse: BM25 scores by point; they count by their share of the highest. What is missing counts 0.
         dense: Cosines, likewise.
         question: The question, which may name a speaker.
         table: The scope's messages; scores of other points are passed over.
@@ -189,9 +183,10 @@ def rank(
     if not len(found):
         return []
     all_before, all_after = table.column(_BEFORE), table.column(_AFTER)
-    # Only what was found and its neighbours can be relevant: the work does not grow with the scope.
-    near = np.unique(np.concatenate([found, all_before[found], all_after[found]]))
-    rows = near[near >= 0]
+    # Only what was found and its neighbours can be relevant.
+    near = np.zeros(len(table) + 1, dtype=bool)
+    near[found] = near[all_before[found]] = near[all_after[found]] = True
+    rows = np.flatnonzero(near[:-1])
     before, after = all_before[rows], all_after[rows]
     two_before = np.where(before >= 0, all_before[before], -1)
     two_after = np.where(after >= 0, all_after[after], -1)
@@ -231,10 +226,11 @@ def rank(
 
 
 def _by_row(scores: Mapping[PointKey, float], table: Conversations) -> Floats:
-    """Scores by the rows of a table; the last place (-1) stands for a neighbour that is missing."""
+    """Shares of the highest score by the rows of a table; the last place (-1) stands for a missing neighbour."""
     by_row = np.zeros(len(table) + 1, dtype=np.float32)
-    rows = list(map(table.row_of.get, scores, repeat(-1)))
-    by_row[rows] = list(scores.values())
+    if scores:
+        values = np.fromiter(scores.values(), np.float32, len(scores))
+        by_row[list(map(table.row_of.get, scores, repeat(-1)))] = np.maximum(values, 0) / max(float(values.max()), 1e-9)
     by_row[-1] = 0
     return by_row
 

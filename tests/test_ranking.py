@@ -15,7 +15,6 @@ from memory_integrations.ranking import (
     RankingWeights,
     named_speakers,
     rank,
-    share_of_top,
     without_speakers,
 )
 
@@ -84,9 +83,12 @@ def test_named_speakers() -> None:
     assert without_speakers("Bob?", ["bob"]) == "Bob?"
 
 
-def test_scores_as_shares_of_the_top_leave_out_what_is_not_positive() -> None:
-    assert share_of_top({"a": 4.0, "b": 1.0, "c": 0.0, "d": -1.0}) == {"a": 1.0, "b": 0.25}
-    assert share_of_top({}) == share_of_top({"a": -1.0}) == {}
+def test_scores_count_by_their_share_of_the_highest_and_negative_ones_not_at_all() -> None:
+    assert order(NONE, {"a": 40.0, "c": 10.0, "e": -5.0}) == ["a", "c"]
+    best = rank({"a": 40.0}, {}, "x", CHAT, NONE, 1)[0]
+    assert best.score == rank({"a": 0.1}, {}, "x", CHAT, NONE, 1)[0].score
+    assert rank({"a": -1.0}, {"a": 0.0}, "x", CHAT, NONE, 1) == []
+    assert rank({"of another scope": 1.0}, {}, "x", CHAT, NONE, 1) == []
 
 
 shares = st.floats(0.01, 1.0)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from qdrant_client import AsyncQdrantClient
+from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.async_client_base import AsyncQdrantBase
 from qdrant_client.async_qdrant_fastembed import AsyncQdrantFastembedMixin
 from qdrant_client.embed.type_inspector import Inspector
@@ -91,6 +91,12 @@ class AsyncQdrantEdgeClient(AsyncQdrantClient):
     def path(self) -> Path | None:
         """The directory, or None for a temporary one."""
         return self._path
+
+    async def query_scores(
+        self, collection_name: str, requests: Sequence[models.QueryRequest]
+    ) -> list[dict[int, float]]:
+        """See ``QdrantEdgeClient.query_scores``."""
+        return await asyncio.to_thread(self._client.sync.query_scores, collection_name, requests)
 
     async def optimize(self, collection_name: str) -> bool:
         """See ``QdrantEdgeClient.optimize``: it stops every thread, so it stops the event loop too."""

@@ -91,7 +91,7 @@ def edge_payload(payload: Any) -> dict[str, Any]:
         return json.loads(json.dumps(payload, default=to_jsonable_python))  # type: ignore[no-any-return]
 
 
-def edge_sparse(vector: Any, name: str) -> edge.SparseVector:
+def edge_sparse(vector: Any) -> edge.SparseVector:
     """Check and return a sparse vector.
 
     Raises:
@@ -161,12 +161,7 @@ def edge_vectors(vector: Any, schema: Schema) -> dict[str, Any]:
         if not isinstance(vector, Mapping):
             reject_inference(vector)
             named = [name for name, params in schema.items() if isinstance(params, models.VectorParams)]
-            if "" not in named:
-                raise ValueError(
-                    "Wrong input: Unnamed vectors are not allowed when a collection has named vectors or "
-                    f"multivectors: {named}"
-                )
-            if len(named) > 1:
+            if named != [""]:
                 raise ValueError(
                     "Wrong input: Unnamed vectors are not allowed when a collection has named vectors or "
                     f"multivectors: {named}"
@@ -184,7 +179,7 @@ def _named(value: Any, name: str, schema: Schema) -> Any:
         reject_inference(value)
         raise ValueError(f"Wrong input: Conversion between sparse and regular vectors failed for vector '{name}'")
     if is_sparse:
-        return edge_sparse(value, name)
+        return edge_sparse(value)
     reject_inference(value)
     assert isinstance(params, models.VectorParams)
     return (_multi if params.multivector_config is not None else _dense)(value, params, name)

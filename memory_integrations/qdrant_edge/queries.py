@@ -195,7 +195,7 @@ class _Query:
         if isinstance(value, models.SparseVector):
             if not isinstance(params, models.SparseVectorParams):
                 raise ValueError(f"Sparse vector {self.name} is not found in the collection")
-            return edge_sparse(value, self.name)
+            return edge_sparse(value)
         if isinstance(value, np.ndarray):
             return self.vector(value.tolist())
         if isinstance(value, int | str | UUID) and not isinstance(value, bool):

@@ -34,6 +34,22 @@ from memory_integrations.qdrant_edge.errors import unsupported
 RED = m.Filter(must=[m.FieldCondition(key="color", match=m.MatchValue(value="red"))])
 
 
+def several(client: Any) -> None:
+    """Create a collection with a vector of every kind."""
+    client.create_collection(
+        "c",
+        {
+            "d": m.VectorParams(size=2, distance=m.Distance.DOT),
+            "mv": m.VectorParams(
+                size=2,
+                distance=m.Distance.DOT,
+                multivector_config=m.MultiVectorConfig(comparator=m.MultiVectorComparator.MAX_SIM),
+            ),
+        },
+        sparse_vectors_config={"s": m.SparseVectorParams()},
+    )
+
+
 def public(kind: type) -> set[str]:
     return {name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")}
 
@@ -272,6 +288,68 @@ class TestErrors:
                 each.create_collection(**{"collection_name": "new", **arguments})
         assert client.get_collections() == local.get_collections()
 
+    @pytest.mark.parametrize(
+        "vector",
+        [
+            {"s": m.SparseVector(indices=[1, 2], values=[1.0])},
+            {"s": m.SparseVector(indices=[1, 1], values=[1.0, 2.0])},
+            {"s": m.SparseVector(indices=[-1], values=[1.0])},
+            {"s": m.SparseVector(indices=[2**32], values=[1.0])},
+            {"s": m.SparseVector(indices=[1], values=[float("nan")])},
+            {"s": [1.0, 2.0]},
+            {"d": m.SparseVector(indices=[1], values=[1.0])},
+            {"d": [1.0]},
+            {"d": []},
+            {"d": [[1.0, 2.0]]},
+            {"d": [[1.0], [2.0]]},
+            {"d": [1.0, float("nan")]},
+            {"mv": []},
+            {"mv": [[]]},
+            {"mv": [[1.0]]},
+            {"mv": [[1.0, float("nan")]]},
+            {"nope": [1.0, 2.0]},
+            [1.0, 2.0],
+        ],
+        ids=str,
+    )
+    def test_vectors_that_do_not_fit_are_refused_as_by_the_local_mode(self, client, vector):
+        local = QdrantClient(":memory:")
+        for each in (client, local):
+            several(each)
+            with pytest.raises(ValueError):
+                each.upsert("c", [m.PointStruct(id=1, vector=vector)])
+            with pytest.raises(ValueError):
+                each.update_vectors("c", [m.PointVectors(id=1, vector=vector)])
+            assert each.count("c").count == 0
+
+    @pytest.mark.parametrize("point", [-1, 2**64, "x", 1.5])
+    def test_ids_that_are_none(self, client, point):
+        small(client)
+        with pytest.raises((ValueError, TypeError)):
+            client.upsert("c", [m.PointStruct.model_construct(id=point, vector=[1.0, 1.0], payload=None)])
+        assert client.count("c").count == 0
+
+    def test_what_is_no_condition_match_or_expression_is_named(self, client):
+        small(client, count=1)
+        for wrong in (
+            m.Filter.model_construct(must=["color"]),
+            m.Filter(must=[m.FieldCondition.model_construct(key="n", match="red")]),
+            "color",
+        ):
+            with pytest.raises(ValueError, match=r"condition|filter"):
+                client.count("c", wrong)
+        formula = m.FormulaQuery.model_construct(formula=object(), defaults={})
+        with pytest.raises(ValueError, match="Unsupported expression"):
+            client.query_points("c", formula, prefetch=[m.Prefetch(query=[1.0, 1.0])])
+        with pytest.raises(ValueError, match="Unsupported query type"):
+            client.query_points("c", {"vector": 1})
+        with pytest.raises(ValueError, match="Unsupported update operation"):
+            client.batch_update_points("c", ["delete everything"])
+        for selector in ("all", None):
+            with pytest.raises(ValueError, match="Unsupported selector"):
+                client.delete("c", selector)
+        assert client.count("c").count == 1
+
     def test_nothing_of_a_batch_with_a_bad_point_is_written(self, client):
         small(client, count=2)
         bad = [*points(range(10, 400)), m.PointStruct(id=5, vector=[1.0])]
@@ -382,6 +460,55 @@ class TestErrors:
 
 
 class TestReading:
+    def test_scores_alone(self, client):
+        small(client, count=5)
+        client.upsert("c", [m.PointStruct(id="00000000-0000-0000-0000-0000000000ff", vector=[9.0, 0.0])])
+        requests = [m.QueryRequest(query=[1.0, 0.0], limit=3), m.QueryRequest(query=4, limit=2)]
+        full = client.query_batch_points("c", requests)
+        scores = client.query_scores("c", requests)
+        assert scores == [{255: 9.0, 4: 4.0, 3: 3.0}, {255: 36.0, 3: 13.0}]
+        assert [list(each.values()) for each in scores] == [[p.score for p in each.points] for each in full]
+
+    def test_plain_dictionaries_stand_for_models(self, client):
+        small(client, count=5)
+        only = {"must": [{"key": "n", "range": {"gte": 3}}]}
+        found = client.query_points("c", [1.0, 0.0], query_filter=only, search_params={"exact": True})
+        assert [point.id for point in found.points] == [4, 3]
+
+    def test_formula_defaults_may_be_dates_and_places(self, client):
+        import datetime
+
+        small(client, count=2)
+        found = client.query_points(
+            "c",
+            m.FormulaQuery(
+                formula=m.SumExpression(
+                    sum=[
+                        m.GeoDistance(geo_distance=m.GeoDistanceParams(origin=m.GeoPoint(lon=0.0, lat=0.0), to="at")),
+                        m.DivExpression(div=m.DivParams(left=m.DatetimeKeyExpression(datetime_key="day"), right=1e9)),
+                    ]
+                ),
+                defaults={"at": m.GeoPoint(lon=0.0, lat=0.0), "day": datetime.date(2001, 9, 9)},
+            ),
+            prefetch=[m.Prefetch(query=[1.0, 0.0])],
+        )
+        assert [point.score for point in found.points] == pytest.approx([1.0, 1.0], abs=1e-3)
+
+    def test_text_queries_take_their_own_parameters(self, client):
+        small(client)
+        client.create_payload_index("c", "text", m.TextIndexParams(type="text", scoring=True))
+        client.upsert(
+            "c",
+            [
+                m.PointStruct(id=n, vector=[1.0, 1.0], payload={"text": text})
+                for n, text in enumerate(["red sea", "red red red sea and more words", "blue"])
+            ],
+        )
+        flat = m.TextQueryInput(query="red", scoring=m.Bm25Scoring(bm25=m.Bm25Params(k=0.0)))
+        scores = [p.score for p in client.query_points("c", m.TextQuery(text=flat), using="text").points]
+        assert len(scores) == 2
+        assert scores[0] == pytest.approx(scores[1])
+
     def test_p21_nothing_the_caller_gave_is_changed(self, client):
         client.create_collection(
             "c",
@@ -1019,6 +1146,7 @@ class TestAsync:
             assert [p.id for p in (await shared.query_points("c", [1.0, 0.0], limit=1)).points] == [9]
             shared.upload_points("c", points(range(20, 30)))
             shared.upload_collection("c", [[1.0, 1.0]])
+            assert (await shared.query_scores("c", [m.QueryRequest(query=[1.0, 0.0], limit=1)])) == [{29: 29.0}]
             assert (await shared.purge("c")) == 15
             assert (await shared.optimize("c")) in (True, False)
             await shared.flush()
