@@ -258,7 +258,7 @@ def rarity(term_frequencies: Iterable[int], messages: int) -> float:
 
 
 class Distinct:
-    """Texts that were seen, by their content words; says whether another says nearly the same as one of them.
+    """Texts that were seen, by their words; says whether another says nearly the same as one of them.
 
     Nearly the same is a Jaccard similarity of ``least`` or more. Two such sets share a word among the first
     ``n - ceil(least * n) + 1`` of their n words in any fixed order (prefix filtering, Chaudhuri et al. 2006), so only
@@ -271,9 +271,12 @@ class Distinct:
 
     def is_new(self, words: frozenset[str]) -> bool:
         """Whether no text seen before is like this one; if so, it is seen from now on. A text of no words is new."""
-        first = sorted(words)[: len(words) - ceil(self._least * len(words)) + 1]
+        longest_first = sorted(words, key=lambda word: (-len(word), word))  # long words are rare: few texts to compare
+        first = longest_first[: len(words) - ceil(self._least * len(words)) + 1]
         for word in first:
             for seen in self._by_word.get(word, ()):
+                if not self._least * len(words) <= len(seen) <= len(words) / self._least:
+                    continue
                 common = len(words & seen)
                 if common >= self._least * (len(words) + len(seen) - common):
                     return False

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from strategies import Clock
+from strategies import Clock, FewOpen
 
 from memory_integrations import FeatureMemory, MemoryScope, TokenCounter
 from memory_integrations.features import open_shelves
@@ -21,7 +21,7 @@ _COMMON = {
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 }
 settings.register_profile("default", max_examples=60, stateful_step_count=25, **_COMMON)
-settings.register_profile("benchmark", max_examples=2000, stateful_step_count=60, **_COMMON)
+settings.register_profile("benchmark", max_examples=1000, stateful_step_count=50, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -41,13 +41,15 @@ def counter() -> TokenCounter:
 
 
 @pytest.fixture
-def open_facts(tmp_path: Path, clock: Clock) -> OpenFacts:
+def open_facts(tmp_path: Path, clock: Clock) -> Iterator[OpenFacts]:
     """Opens the facts of a scope; each call opens the directory anew, as another process would."""
+    journals = FewOpen()
 
-    def open_facts(scope: str | MemoryScope = "user:ann", directory: Path = tmp_path) -> FeatureMemory:
-        return FeatureMemory(open_shelves(JsonlJournal(directory, clock)), MemoryScope.parse(scope))
+    def open_facts(scope: str | MemoryScope = "user:ann") -> FeatureMemory:
+        return FeatureMemory(open_shelves(journals.add(JsonlJournal(tmp_path, clock))), MemoryScope.parse(scope))
 
-    return open_facts
+    yield open_facts
+    journals.close()
 
 
 def fresh_python(code: str, *args: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

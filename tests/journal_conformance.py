@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import START, Clock, frequent_switches, fresh_scope, json_values, nasty_text
+from strategies import START, Clock, FewOpen, frequent_switches, fresh_scope, json_values, nasty_text
 
 from memory_integrations import MemoryScope
 from memory_integrations.journal import Event, Journal, ScopeJournal
@@ -65,15 +65,13 @@ class JournalConformance:
     @pytest.fixture
     def reader(self, tmp_path: Path, clock: Clock) -> Iterator[OpenReader]:
         """Opens readers; each has its own handle on the one store."""
-        opened: list[Journal] = []
+        journals = FewOpen()
 
         def reader(scope: MemoryScope = ANN, clock: Any = clock) -> Reader:
-            opened.append(self.open_journal(tmp_path / "store", clock))
-            return Reader(opened[-1], scope)
+            return Reader(journals.add(self.open_journal(tmp_path / "store", clock)), scope)
 
         yield reader
-        for journal in opened:
-            journal.close()
+        journals.close()
 
     # Writing and reading
 

@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from memory_integrations import Entry, MemoryScope, Message, ShortTermPolicy, ToolCall
+from memory_integrations.journal import Journal
 
 START = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
@@ -194,3 +195,21 @@ def frequent_switches() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
+
+
+class FewOpen:
+    """Keeps only the latest journals open, however many a test makes; one that is used again opens its files anew."""
+
+    def __init__(self, most: int = 16) -> None:
+        self._most = most
+        self._journals: list[Journal] = []
+
+    def add(self, journal: Journal) -> Journal:
+        self._journals.append(journal)
+        if len(self._journals) > self._most:
+            self._journals.pop(0).close()
+        return journal
+
+    def close(self) -> None:
+        for journal in self._journals:
+            journal.close()

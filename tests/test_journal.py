@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -137,6 +138,14 @@ class TestFiles:
             with pytest.raises(StoreCorruptedError):
                 Reader(journal)
         journal.close()
+        assert len(os.listdir("/proc/self/fd")) <= before
+
+    def test_what_is_dropped_without_closing_leaves_no_file_open(self, tmp_path: Path) -> None:
+        gc.collect()
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(30):
+            FeatureMemory(open_shelves(JsonlJournal(tmp_path)), ANN).set("k", number)
+        gc.collect()
         assert len(os.listdir("/proc/self/fd")) <= before
 
     def test_an_identifier_cannot_leave_the_directory(self, journal: JsonlJournal, tmp_path: Path) -> None:
