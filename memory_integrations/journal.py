@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import finalize
 
 from memory_integrations.arrival import utc_now
 from memory_integrations.errors import ScopeError, StoreCorruptedError, StoreUnavailableError
@@ -259,7 +260,7 @@ class JsonlScopeJournal:
         if self._mutex.acquire(blocking=wait):
             try:
                 if self._fd is not None:
-                    os.close(self._fd)
+                    self._closing()  # closes it
                     self._fd = None
                     self._journal.note_close(self)
             finally:
@@ -325,6 +326,7 @@ class JsonlScopeJournal:
         fd = os.open(self.path, flags | os.O_CLOEXEC, 0o600)
         self.close()
         self._fd, self._writable, self._opened_by = fd, write, os.getpid()
+        self._closing = finalize(self, os.close, fd)  # also when it is dropped without closing
         self._journal.note_use(self)
 
     def _read_file_id(self, fd: int) -> str | None:
