@@ -76,9 +76,8 @@ def raw_queries(memory: MemoryManager, asked: list[str]) -> Callable[[int], obje
     """The two engine calls of a search, with everything around them made before."""
     collection = memory.long_term._collection
     shard = collection.open()._client._collection(collection.name)._shard  # type: ignore[attr-defined]
-    mine = edge.Filter(
-        should=[edge.FieldCondition("metadata.scope", edge.MatchValue(tag)) for tag in ("user:0", "global")]
-    )
+    tags = ("user:0", "global")
+    mine = edge.Filter(should=[edge.FieldCondition("metadata.scope", edge.MatchValue(tag)) for tag in tags])
     limit, nearest = collection.weights.candidates, edge.Query.Nearest
     idf = edge.SearchParams(idf=edge.IdfParams(corpus=mine))
     requests = []
@@ -130,9 +129,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         small, small_raw = measure(10_000, options.users, Path(directory, "small"))
         large, large_raw = measure(100_000, options.users, Path(directory, "large"))
-        print(
-            f"growth from 10,000 to 100,000: search x {large / small:.1f}, the raw queries x {large_raw / small_raw:.1f}"
-        )
+        growth, raw_growth = large / small, large_raw / small_raw
+        print(f"growth from 10,000 to 100,000: search x {growth:.1f}, the raw queries x {raw_growth:.1f}")
         if options.local:
             slow = local_mode(100_000, options.users, Path(directory, "local"))
             print(
