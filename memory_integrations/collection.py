@@ -50,7 +50,7 @@ class MemoryCollection:
         self._make_client = client
         self._make_embeddings = embeddings
         self._weights = weights
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()  # held while a table is filled or ranked
         self._client: QdrantClient | None = None
         self._tables: dict[str, Conversations] = {}
         self._orders = itertools.count(time.time_ns())
@@ -63,7 +63,7 @@ class MemoryCollection:
             StoreLockedError: Another process holds the embedded engine's directory.
         """
         if self._client is None:
-            with self._lock:
+            with self.lock:
                 if self._client is None:
                     client = self._make_client()
                     self._open_collection(client)
@@ -99,7 +99,7 @@ class MemoryCollection:
         if table is None:
             from memory_integrations.ranking import Conversations
 
-            with self._lock:
+            with self.lock:
                 table = self._tables.get(tag)
                 if table is None:
                     table = Conversations()
@@ -109,14 +109,14 @@ class MemoryCollection:
 
     def note(self, tag: str, points: Sequence[Any]) -> None:
         """Add points to a scope's table, where it was read already."""
-        with self._lock:
+        with self.lock:
             table = self._tables.get(tag)
             if table is not None:
                 self._tabulate(table, points)
 
     def forget(self, tag: str) -> None:
         """Drop a scope's table: the next search reads it anew."""
-        with self._lock:
+        with self.lock:
             self._tables.pop(tag, None)
 
     def scores(self, requests: Sequence[models.QueryRequest]) -> list[dict[int, float]]:
@@ -161,13 +161,13 @@ class MemoryCollection:
 
     def close(self) -> None:
         """Forget what was read; the client is its owner's to close."""
-        with self._lock:
+        with self.lock:
             self._client = None
             self._tables.clear()
 
     def reembed(self, progress: Progress | None = None) -> int:
         """Embed every memory anew with this embedding and language; see ``LongTermMemory.reembed``."""
-        with self._lock:
+        with self.lock:
             client = self._client or self._make_client()
             if not client.collection_exists(self.name):
                 return 0

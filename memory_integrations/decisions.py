@@ -70,6 +70,7 @@ class ManagementPlan:
         tokens_before: Tokens of short-term memory when it was made.
         failed: Why there is no plan; None when there is one, also where it has nothing to do.
         calls: Model calls that it took.
+        scope: Whose memory it is for; a plan made by hand may leave it out.
     """
 
     decisions: tuple[Decision, ...] = ()
@@ -78,6 +79,7 @@ class ManagementPlan:
     tokens_before: int = 0
     failed: str | None = None
     calls: int = 0
+    scope: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class ManagementReceipt:
         calls: Model calls that it took.
         entries_before: The entries as they were.
         fact_events: Numbers of the journal's events that it wrote.
+        scope: Whose memory it was done to.
     """
 
     decisions: tuple[Decision, ...] = ()
@@ -103,6 +106,7 @@ class ManagementReceipt:
     calls: int = 0
     entries_before: tuple[Entry, ...] = field(default=(), repr=False)
     fact_events: tuple[int, ...] = ()
+    scope: str | None = None
 
 
 def validate(

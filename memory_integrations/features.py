@@ -335,8 +335,13 @@ class FeatureMemory:
             },
         }
 
+    def changed_at(self, key: str) -> datetime | None:
+        """When a fact was last set or deleted; None when it never was."""
+        changes = (shelf.last_change(key) for shelf in self._shelves)
+        return next((change[0] for change in changes if change), None)
+
     def refresh(self) -> None:
-        """Read what other processes wrote since."""
+        """Read what other processes, or other managers of this one, wrote since."""
         for shelf in self._shelves:
             shelf.journal.refresh()
 

@@ -215,7 +215,8 @@ class LongTermMemory:
         hits = _Hits(limit)
         for batch in batched(self._rank(query, tags, _between(since, until), 2 * limit, explain), limit):
             stored = self._collection.retrieve(id_of(found.point) for found in batch)
-            points = {key_of(point.id): point for point in stored}
+            # The engine was asked for that span, but a neighbour of what it found may be outside.
+            points = {key_of(point.id): point for point in stored if _is_within(point, since, until)}
             hits.add((found, points[found.point]) for found in batch if found.point in points)
             if hits.complete:
                 break
@@ -327,10 +328,11 @@ class LongTermMemory:
             collection.note(metadata_of(point).get("scope", ""), [point])
         today = self._clock().date()
         ranked: list[Ranked] = []
-        for table in tables.values():
-            if len(table):
-                periods = named_periods(query, today, table.years)
-                ranked += rank(sparse, dense, query, table, collection.weights, limit, periods, explain)
+        with collection.lock:  # other threads add to the tables
+            for table in tables.values():
+                if len(table):
+                    periods = named_periods(query, today, table.years)
+                    ranked += rank(sparse, dense, query, table, collection.weights, limit, periods, explain)
         return sorted(ranked, key=lambda found: -found.score)[:limit]
 
     def _candidates(
@@ -444,6 +446,14 @@ def _between(since: datetime | None, until: datetime | None) -> list[models.Cond
 
     span = models.DatetimeRange(gte=since and as_utc(since), lt=until and as_utc(until))
     return [models.FieldCondition(key="metadata.created_at", range=span)]
+
+
+def _is_within(point: Any, since: datetime | None, until: datetime | None) -> bool:
+    if since is None and until is None:
+        return True
+    created = metadata_of(point).get("created_at")
+    moment = datetime.fromisoformat(created) if created else None
+    return moment is not None and (since is None or moment >= since) and (until is None or moment < until)
 
 
 def _equals(key: str, value: str) -> models.Condition:

@@ -27,7 +27,7 @@ from memory_integrations.decisions import (
     validate,
 )
 from memory_integrations.delimiters import strip_injected
-from memory_integrations.errors import FactError, MessageError, StoreUnavailableError
+from memory_integrations.errors import FactError, ManagementError, MessageError, StoreUnavailableError
 from memory_integrations.features import FeatureMemory, Json, ShelfSource, open_shelves
 from memory_integrations.journal import JsonlJournal
 from memory_integrations.layout import MemoryHit
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
 DEFAULT_DATA_DIR = "data/memory"
+_NO_LIMIT = 1_000_000_000  # tokens
 _RECALLED = 50  # hits that a context asks for; the budget decides how many are shown
 
 
@@ -122,6 +123,8 @@ class _OpenMemory:
     def _client(self, data_dir: Path, qdrant: str | QdrantClient | None) -> QdrantClient:
         if qdrant is not None and not isinstance(qdrant, str):
             return qdrant
+        if self._own_client is not None:  # opened before, for a collection that was then refused
+            return self._own_client
         if qdrant is None:
             from memory_integrations.qdrant_edge import QdrantEdgeClient
 
@@ -163,13 +166,13 @@ class MemoryManager:
     def __init__(
         self,
         scope: str | MemoryScope = "global",
+        *,
         llm_client: Any = None,
         data_dir: str | Path = DEFAULT_DATA_DIR,
         short_term_policy: ShortTermPolicy | None = None,
         embeddings: Embeddings | None = None,
         qdrant: str | QdrantClient | None = None,
         journal_url: str | None = None,
-        *,
         model: str | None = None,
         language: str | None = "english",
         clock: Callable[[], datetime] = utc_now,
@@ -183,7 +186,7 @@ class MemoryManager:
                 "journal_url: SQL journals are not built yet; leave it out to use JSON Lines files."
             )
         opened = _OpenMemory(
-            Path(data_dir),
+            Path(data_dir).expanduser(),
             short_term_policy or ShortTermPolicy(),
             embeddings,
             qdrant,
@@ -245,7 +248,7 @@ class MemoryManager:
         """
         now = self._open.clock()
         session = session_id or self.scope.session_id
-        ready = [arrived(_without_injected(message), session, now) for message in messages]
+        ready = [arrived(_without_injected(_checked(message)), session, now) for message in messages]
         for message in ready:
             if not message.text.strip() and not message.tool_calls and isinstance(message.content, str):
                 raise MessageError(
@@ -253,18 +256,18 @@ class MemoryManager:
                     "the user said alone with add_messages."
                 )
         self.long_term.store_messages(ready)
-        ids = self.short_term.extend(ready)
+        ids = [self._conversation(message.session_id).add_message(message) for message in ready]
         self._manage_if_due(sum(message.role == "assistant" for message in ready))
         return ids
 
-    def get_context(self, query: str | None = None, max_tokens: int = 2000) -> Context:
+    def get_context(self, query: str | None = None, max_tokens: int | None = 2000) -> Context:
         """What a model should be given: facts, the recent conversation, and what is recalled for a query.
 
         One budget is spent once. The policy's ``reserved_tokens`` are left free of it.
 
         Args:
             query: What to recall memories for; None recalls nothing.
-            max_tokens: The budget of the whole, in tokens.
+            max_tokens: The budget of the whole, in tokens; None means no limit.
 
         Raises:
             BudgetError: The budget is negative or not an integer.
@@ -273,8 +276,8 @@ class MemoryManager:
         Warns:
             BudgetWarning: The latest user message alone is over the budget; it is there all the same.
         """
-        check_budget(max_tokens)
-        budget = max(max_tokens - self.short_term.policy.reserved_tokens, 0)
+        limit = check_budget(max_tokens)
+        budget = _NO_LIMIT if limit is None else max(limit - self.short_term.policy.reserved_tokens, 0)
         hits: Sequence[MemoryHit] = ()
         if query and query.strip() and budget:
             hits = self.long_term.search(query, limit=_RECALLED)
@@ -325,8 +328,10 @@ class MemoryManager:
         """Carry a plan out. It is checked again first: what changed since it was made is left as it is.
 
         Raises:
+            ManagementError: The plan is for another scope.
             StoreError: A fact could not be written; the facts before it were, the entries are unchanged.
         """
+        self._expect_own("plan", plan.scope)
         memory = self.short_term
         before, tokens_before = memory.entries, memory.total_tokens
         if plan.failed:
@@ -340,6 +345,9 @@ class MemoryManager:
         skipped = [*plan.skipped, *skipped]
         for decision in accepted:
             if isinstance(decision, Promote):
+                if decision.key in self.features and self.features.get(decision.key) == decision.value:
+                    skipped.append(Skipped(decision, "the fact is known already"))
+                    continue
                 try:
                     events.append(self._promote(decision, plan.source))
                 except FactError as error:
@@ -359,14 +367,17 @@ class MemoryManager:
             calls=plan.calls,
             entries_before=tuple(before),
             fact_events=tuple(events),
+            scope=str(self.scope),
         )
 
     def undo(self, receipt: ManagementReceipt) -> None:
         """Take back what a receipt says was done. What was said since stays.
 
         Raises:
+            ManagementError: The receipt is another scope's.
             StoreError: A fact could not be written back.
         """
+        self._expect_own("receipt", receipt.scope)
         for event in reversed(receipt.fact_events):
             self.features.undo(event)
         entries = undone(receipt.entries_before, self.short_term.entries, receipt.decisions)
@@ -397,10 +408,12 @@ class MemoryManager:
         self._open.counter.count_line.cache_clear()
         whole = self.scope == self.scope.owner
         conversations = self._open.conversations_of(self.scope) if whole else [self.short_term]
+        # First what may be refused, since another process can hold the embedded engine.
+        memories = self.long_term.erase(None if whole else self.scope.session_id)
         return EraseReceipt(
             scope=str(self.scope),
             facts=self.features.erase() if whole else 0,
-            memories=self.long_term.erase(None if whole else self.scope.session_id),
+            memories=memories,
             messages=sum(conversation.clear() for conversation in conversations),
         )
 
@@ -427,7 +440,7 @@ class MemoryManager:
         """Async twin of :meth:`add_messages`."""
         return await asyncio.to_thread(self.add_messages, messages, session_id)
 
-    async def aget_context(self, query: str | None = None, max_tokens: int = 2000) -> Context:
+    async def aget_context(self, query: str | None = None, max_tokens: int | None = 2000) -> Context:
         """Async twin of :meth:`get_context`."""
         return await asyncio.to_thread(self.get_context, query, max_tokens)
 
@@ -469,13 +482,31 @@ class MemoryManager:
 
     # Inside
 
+    def _conversation(self, session_id: str | None) -> ShortTermMemory:
+        """The conversation of a session of this scope's user."""
+        if session_id is None or session_id == self.scope.session_id:
+            return self.short_term
+        return self._open.short_term(self.scope.with_session(session_id))
+
     def _plan(self) -> ManagementPlan:
         memory, count = self.short_term, self._open.counter.count
         entries = memory.entries
         self.features.refresh()
         proposed = rules.propose(entries, self.features.all(), self._open.clock(), memory.policy, count)
         accepted, skipped = validate(proposed, entries, memory.policy, count)
-        return ManagementPlan(tuple(accepted), tuple(skipped), "rule", memory.total_tokens)
+        said = {entry.id: entry.created_at for entry in entries}
+        current, outdated = [], []
+        for decision in accepted:
+            changed = self.features.changed_at(decision.key) if isinstance(decision, Promote) else None
+            if changed is not None and changed > said[decision.entry_id]:
+                outdated.append(Skipped(decision, "the fact was changed after this was said"))
+            else:
+                current.append(decision)
+        return ManagementPlan(tuple(current), (*skipped, *outdated), "rule", memory.total_tokens, scope=str(self.scope))
+
+    def _expect_own(self, what: str, scope: str | None) -> None:
+        if scope is not None and scope != str(self.scope):
+            raise ManagementError(f"This {what} is for {scope}, not for {self.scope}. Nothing was changed.")
 
     def _promote(self, decision: Promote, source: str) -> int:
         return self.features.set(decision.key, decision.value, source, decision.confidence, decision.entry_id)
@@ -488,6 +519,15 @@ class MemoryManager:
         self._open.turns[self.scope] = turns % every
         if turns >= every:
             self.manage_short_term()
+
+
+def _checked(message: Message) -> Message:
+    if not isinstance(message, Message):
+        raise MessageError(
+            f"{type(message).__name__} {message!r:.60}: expected a memory_integrations.Message, such as "
+            "Message('user', 'Hello')."
+        )
+    return message
 
 
 def _without_injected(message: Message) -> Message:

@@ -66,6 +66,8 @@ class Message:
             raise MessageError(f"content={content!r:.80}: expected text, or a list of texts and content blocks.")
         for name in ("name", "id", "session_id"):
             value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise MessageError(f"{name}={value!r}: expected text, or None.")
             if value is not None and not value.isascii():
                 object.__setattr__(self, name, as_unicode(value))
         if moment is not None and getattr(moment, "tzinfo", None) is not UTC:

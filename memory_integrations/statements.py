@@ -78,7 +78,7 @@ _CAPITALISED = frozenset(("name", "preferred_name", "city", "hometown", "employe
 # What has a capital letter and is no name, or no place.
 _NO_NAMES = frozenset(
     """monday tuesday wednesday thursday friday saturday sunday today tomorrow tonight later asap back when maybe
-    crazy old""".split()
+    crazy old nothing anything everything""".split()
 )
 _NO_PLACES = frozenset(
     """linux windows macos mac android ios vim emacs python rust java javascript typescript kubernetes docker aws azure
@@ -167,6 +167,8 @@ def _read(clause: str) -> list[tuple[str, Any]]:
 
 def _is_meant(key: str, value: str) -> bool:
     """Whether a name is a name and a place a place, as far as a closed list can tell."""
+    if key in LISTS:
+        return _NO_NAMES.isdisjoint(value.lower().split())
     if key not in _CAPITALISED and key != "*_name":
         return True
     words = value.removeprefix("the ").strip(" ,.").split()

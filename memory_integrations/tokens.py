@@ -97,7 +97,8 @@ class TokenCounter:
         if isinstance(value, list | tuple):
             return sum(map(self._count_value, value))
         text = value if isinstance(value, str) else repr(value)
-        encoded = len(text) > _LONGEST_WORD and not re.search(r"\s", text[:_LONGEST_WORD])
+        head = text[:_LONGEST_WORD]
+        encoded = len(text) > _LONGEST_WORD and head.isascii() and not re.search(r"\s", head)
         return self.media_tokens if encoded else self.count(text)
 
     def _loaded(self) -> Callable[[str], int]:

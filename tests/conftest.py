@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fresh import fresh_python
 from hypothesis import HealthCheck, settings
 from strategies import Clock, FewOpen
 
@@ -20,9 +21,16 @@ _COMMON = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 }
-settings.register_profile("default", max_examples=60, stateful_step_count=25, **_COMMON)
+# The same examples at every run: a run that fails must fail for what was changed. Others come with "benchmark".
+settings.register_profile("default", max_examples=60, stateful_step_count=25, derandomize=True, **_COMMON)
 settings.register_profile("benchmark", max_examples=1000, stateful_step_count=50, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+_MEMORY_DISK = Path("/dev/shm")
+if _MEMORY_DISK.is_dir() and os.access(_MEMORY_DISK, os.W_OK) and shutil.disk_usage(_MEMORY_DISK).free > 4 << 30:
+    # The engine makes files of 32 MiB for every collection: on a disk the tests would mostly wait for those.
+    for _variable in ("PYTEST_DEBUG_TEMPROOT", "TMPDIR"):
+        os.environ.setdefault(_variable, str(_MEMORY_DISK))
 
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 OpenFacts = Callable[..., FeatureMemory]
@@ -50,19 +58,6 @@ def open_facts(tmp_path: Path, clock: Clock) -> Iterator[OpenFacts]:
 
     yield open_facts
     journals.close()
-
-
-def fresh_python(code: str, *args: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run code in a fresh interpreter; a failure shows what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, **(env or {})},
-    )
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import fresh_python
+from fresh import fresh_python
 
 import memory_integrations
 from memory_integrations import errors

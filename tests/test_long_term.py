@@ -534,3 +534,16 @@ def test_p24_a_deleted_hit_is_in_no_file(manager: MemoryManager, tmp_path: Path)
     assert manager.long_term.delete([hit.id]) == 1
     assert found_in_files(tmp_path, b"xyzzy-plugh") == []
     assert found_in_files(tmp_path, b"Something that stays")
+
+
+def test_a_span_of_time_shows_no_neighbour_from_outside(manager: MemoryManager) -> None:
+    said = [datetime(2025, 5, 3, tzinfo=UTC), datetime(2026, 5, 3, tzinfo=UTC)]
+    manager.long_term.store_messages(
+        [
+            Message("user", "I bought a red bicycle", session_id="s", created_at=said[0]),
+            Message("assistant", "Enjoy the ride", session_id="s", created_at=said[1]),
+        ]
+    )
+    before = manager.long_term.search("bicycle", until=datetime(2025, 6, 1, tzinfo=UTC))
+    assert [hit.text for hit in before] == ["3 May 2025 user: I bought a red bicycle"]
+    assert manager.long_term.search("bicycle", since=datetime(2027, 1, 1, tzinfo=UTC)) == []

@@ -17,6 +17,7 @@ from memory_integrations import (
     BudgetError,
     Compress,
     Delete,
+    ManagementError,
     ManagementPlan,
     ManagementReceipt,
     MemoryManager,
@@ -376,3 +377,69 @@ def test_every_blocking_method_has_an_async_twin() -> None:
     blocking = {"add_turn", "add_messages", "get_context", "set_fact", "search_long_term", "store_file_summary"}
     blocking |= {"manage_short_term", "apply", "undo", "get_stats", "erase", "close"}
     assert {name for name in blocking if not hasattr(MemoryManager, f"a{name}")} == set()
+
+
+# What a newcomer ran into
+
+
+def test_p21_threads_of_one_manager_add_and_search_at_once(manager: MemoryManager) -> None:
+    failed: list[BaseException] = []
+
+    def work(thread: int) -> None:
+        try:
+            for turn in range(30):
+                manager.add_turn(f"thread {thread} turn {turn}", f"ok {thread} {turn}")
+                manager.get_context("turn", max_tokens=80)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert manager.long_term.count() == 240
+
+
+def test_a_turn_of_another_session_goes_to_that_sessions_conversation(manager: MemoryManager) -> None:
+    manager.add_turn("Said in the first", "Yes")
+    manager.add_turn("Said in the second", "Yes", session_id="2")
+    second = manager.for_scope("user:ann/session:2")
+    assert "second" not in manager.get_context().combined
+    assert "Said in the second" in second.get_context().combined
+    assert second.erase().messages == 2
+
+
+def test_a_fact_set_later_is_not_overwritten_by_what_was_said_before(manager: MemoryManager) -> None:
+    manager.add_turn("I live in Rome.", "Nice.")
+    manager.set_fact("city", "Paris")
+    receipt = receipt_of(manager.manage_short_term())
+    assert manager.get_fact("city") == "Paris"
+    assert [skip.why for skip in receipt.skipped] == ["the fact was changed after this was said"]
+    manager.add_turn("I live in Turin now.", "Oh, lovely.")
+    manager.manage_short_term()
+    assert manager.get_fact("city") == "Turin"
+
+
+def test_another_scopes_plan_or_receipt_is_refused(manager: MemoryManager) -> None:
+    other = manager.for_scope("user:bob")
+    other.add_turn("I live in Rome.", "Nice.")
+    plan = plan_of(other.manage_short_term(dry_run=True))
+    with pytest.raises(ManagementError, match="user:bob"):
+        manager.apply(plan)
+    receipt = receipt_of(other.apply(plan))
+    with pytest.raises(ManagementError, match="user:bob"):
+        manager.undo(receipt)
+    again = receipt_of(other.apply(plan))
+    assert [skip.why for skip in again.skipped] == ["the fact is known already"]
+
+
+def test_no_budget_is_no_limit(manager: MemoryManager) -> None:
+    manager.add_turn("word " * 3000, "Quite long")
+    assert manager.get_context(max_tokens=None).short_term.count("word") == 3000
+
+
+def test_a_message_of_another_kind_is_refused(manager: MemoryManager) -> None:
+    with pytest.raises(MessageError, match=r"expected a memory_integrations\.Message"):
+        manager.add_messages([{"role": "user", "content": "x"}])  # type: ignore[list-item]

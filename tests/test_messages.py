@@ -78,6 +78,19 @@ class TestRoles:
         assert Message("user", "x").speaker == "user"
 
 
+class TestNames:
+    @pytest.mark.parametrize("field", ["name", "id", "session_id"])
+    def test_names_and_ids_are_text_of_any_script(self, field: str) -> None:
+        assert getattr(Message("user", "x", **{field: "Zoë 日本"}), field) == "Zoë 日本"
+        assert getattr(Message("user", "x", **{field: "a\ud800"}), field) == "a\ufffd"
+
+    @pytest.mark.parametrize("field", ["name", "id", "session_id"])
+    @pytest.mark.parametrize("value", [5, b"x", ["x"], 1.5])
+    def test_names_and_ids_that_are_no_text_raise_and_are_named(self, field: str, value: Any) -> None:
+        with pytest.raises(MessageError, match=field):
+            Message("user", "x", **{field: value})
+
+
 class TestTimes:
     @given(st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=zones))
     def test_p30_times_are_kept_in_utc(self, moment: datetime) -> None:

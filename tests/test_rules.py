@@ -246,6 +246,10 @@ class TestCompression:
             "The harbour of Lisbon is old. The harbour has many boats. Boats leave the harbour of Lisbon daily."
         )
 
+    def test_a_text_begins_with_what_it_is_about(self, counter: TokenCounter) -> None:
+        text = "Lisbon harbour trams rattle. Boats boats leave."
+        assert compress(text, 10, counter.count) == "Lisbon harbour trams rattle."
+
     def test_one_sentence_cannot_be_compressed(self, counter: TokenCounter) -> None:
         assert compress("tea " * 500, 50, counter.count) is None
 

@@ -75,6 +75,7 @@ class TestP5AnyModel:
     @pytest.mark.parametrize(
         "model",
         [
+            "gpt2", "r50k_base", "p50k_base", "o200k_harmony", "text-embedding-3-small",
             None, "", "gpt-4o", "gpt-4", "gpt-5-mini", "openai:gpt-5-mini", "openai/gpt-4o", "claude-sonnet-4-5",
             "anthropic:claude-opus-4", "gemini-2.5-pro", "meta-llama/Llama-3-8b",
             "qwen3:8b", "cl100k_base", "o200k_base",
@@ -256,6 +257,15 @@ class TestP4MediaAndWideText:
     ) -> None:
         """A budget that leaves out most of what a model thought or wrote is no budget."""
         assert 5000 <= counter.count_content([_filled(block, "tea " * 5000)]) <= 5100
+
+    @pytest.mark.parametrize("text", [JAPANESE, CHINESE, KOREAN], ids=["japanese", "chinese", "korean"])
+    def test_p4_wide_text_in_other_blocks_is_not_taken_for_media(self, counter: TokenCounter, text: str) -> None:
+        block = {"type": "thinking", "thinking": text * 60}
+        assert counter.count_content([block]) == pytest.approx(counter.count(text * 60), abs=20)
+
+    def test_p4_numbers_and_lists_in_other_blocks_are_counted(self, counter: TokenCounter) -> None:
+        block = {"type": "tool_use", "input": {"rows": [[1, 2.5, None], [True, "tea"]]}}
+        assert 10 <= counter.count_content([block, "and plain text"]) <= 40
 
     def test_p4_other_blocks_cost_about_what_they_say(self, counter: TokenCounter) -> None:
         block = {"type": "tool_use", "id": "t", "name": "search", "input": {"query": "weather in Lisbon"}}
