@@ -1,6 +1,6 @@
 """The operations of the core, each beside a floor measured in the same run.
 
-    pytest tests/benchmarks/bench_core.py --benchmark-group-by=group --benchmark-columns=min,median,ops
+    pytest tests/benchmarks/bench_core.py -o addopts= --benchmark-group-by=group --benchmark-columns=min,median,ops
 
 A floor does the least that any implementation must: the dictionary look-up, the token count, the write, the raw
 engine calls. Machines are noisy: compare within a group, by the ratio in brackets.
