@@ -197,9 +197,9 @@ class ShortTermMemory:
         Warns:
             BudgetWarning: What must be shown is over the budget.
         """
-        cached = self._views.get(max_tokens)
-        if cached is not None and (cached[0] is None or self._clock() <= cached[0]):
-            return cached[1]
+        known = self._known_view(max_tokens)
+        if known is not None:
+            return known
         view = self.view(max_tokens)
         budget = self._budget(max_tokens)
         if view.tokens > budget:
@@ -208,9 +208,9 @@ class ShortTermMemory:
 
     def view(self, max_tokens: int | None = None) -> View:
         """What :meth:`get_context` gives, without its warning: for those who try several budgets."""
-        cached = self._views.get(max_tokens)
-        if cached is not None and (cached[0] is None or self._clock() <= cached[0]):
-            return cached[1]
+        known = self._known_view(max_tokens)
+        if known is not None:
+            return known
         budget = self._budget(max_tokens)
         with self._lock:
             entries, now, revision = list(self._entries.values()), self._clock(), self._revision
@@ -221,6 +221,11 @@ class ShortTermMemory:
         return view
 
     # Inside
+
+    def _known_view(self, max_tokens: int | None) -> View | None:
+        """The view of a budget, where nothing changed and nothing expired since it was made."""
+        until, view = self._views.get(max_tokens, (None, None))
+        return view if until is None or self._clock() <= until else None
 
     def _budget(self, max_tokens: int | None) -> int:
         budget = check_budget(max_tokens)
