@@ -16,6 +16,7 @@ from memory_integrations.errors import (
     BudgetError,
     EmbeddingMismatchError,
     FactError,
+    FilterError,
     ManagementError,
     MemoryIntegrationError,
     MessageError,
@@ -27,6 +28,7 @@ from memory_integrations.errors import (
     StoreUnavailableError,
 )
 from memory_integrations.features import Fact, FactVersion, FeatureMemory
+from memory_integrations.filters import MemoryFilter
 from memory_integrations.layout import MemoryHit
 from memory_integrations.long_term import LongTermMemory
 from memory_integrations.manager import EraseReceipt, MemoryManager
@@ -52,11 +54,13 @@ __all__ = [
     "FactError",
     "FactVersion",
     "FeatureMemory",
+    "FilterError",
     "Keep",
     "LongTermMemory",
     "ManagementError",
     "ManagementPlan",
     "ManagementReceipt",
+    "MemoryFilter",
     "MemoryHit",
     "MemoryIntegrationError",
     "MemoryManager",

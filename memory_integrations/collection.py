@@ -159,6 +159,12 @@ class MemoryCollection:
         if purge is not None:
             purge(self.name)
 
+    def optimize(self) -> bool:
+        """Build the embedded engine's graphs; see ``LongTermMemory.optimize``."""
+        client = self.open()
+        build = getattr(client, "optimize", None)  # a server does so by itself
+        return bool(build and build(self.name))
+
     def close(self) -> None:
         """Forget what was read; the client is its owner's to close."""
         with self.lock:
@@ -280,6 +286,14 @@ def tagged(tags: Sequence[str], *conditions: models.Condition) -> models.Filter:
     from qdrant_client import models
 
     return models.Filter(should=list(_scope_conditions(tuple(tags))), must=list(conditions) or None)
+
+
+@functools.lru_cache(maxsize=1024)
+def within_corpus(tags: tuple[str, ...]) -> models.SearchParams:
+    """Terms are as rare as they are in these scopes: whatever others say changes no score."""
+    from qdrant_client import models
+
+    return models.SearchParams(idf=models.IdfCorpusParams(corpus=tagged(tags)))
 
 
 _Item = TypeVar("_Item")

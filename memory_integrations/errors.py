@@ -6,6 +6,7 @@
     ├── BudgetError (also ValueError)           a token budget that is negative or not a number
     ├── FactError (also ValueError)             a fact key that is no string, a value that is not JSON
     ├── MessageError (also ValueError)          a message without content, role or usable time
+    ├── FilterError (also ValueError)           a condition on memories that nothing could meet
     ├── EmbeddingMismatchError (also ValueError) a collection made with another embedding
     ├── StoreError                              a store on disk or on a server did not do what was asked
     │   ├── StoreLockedError                    another process holds the directory
@@ -39,6 +40,10 @@ class FactError(MemoryIntegrationError, ValueError):
 
 class MessageError(MemoryIntegrationError, ValueError):
     """A message that cannot be stored: no content, no role, a naive or unreadable time."""
+
+
+class FilterError(MemoryIntegrationError, ValueError):
+    """A condition on memories that is empty or of a type that no memory has."""
 
 
 class EmbeddingMismatchError(MemoryIntegrationError, ValueError):

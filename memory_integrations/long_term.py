@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -9,9 +10,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from memory_integrations.arrival import arrived, utc_now
-from memory_integrations.collection import PAGE, MemoryCollection, batched, in_order, tagged
+from memory_integrations.collection import PAGE, MemoryCollection, batched, in_order, tagged, within_corpus
 from memory_integrations.delimiters import strip_injected
 from memory_integrations.errors import MessageError
+from memory_integrations.filters import MemoryFilter, Scalar
 from memory_integrations.layout import (
     DENSE,
     SPARSE,
@@ -177,6 +179,18 @@ class LongTermMemory:
         """
         return self._collection.reembed(progress)
 
+    def optimize(self) -> bool:
+        """Build the embedded engine's search graphs for all scopes. Never needed, and never done unasked.
+
+        A user's own memories are scanned exactly and fast without; it is worth a thought above some 10,000 memories
+        in one scope. It is one call of the engine, which stops every thread of this process: some 4 s at 100,000
+        memories, 30 s and more the first time. Deleting memories undoes it. A server builds its graphs by itself.
+
+        Returns:
+            Whether there was anything to do.
+        """
+        return self._collection.optimize()
+
     # Reading
 
     def search(
@@ -186,6 +200,7 @@ class LongTermMemory:
         *,
         since: datetime | None = None,
         until: datetime | None = None,
+        where: MemoryFilter | None = None,
         explain: bool = False,
     ) -> list[MemoryHit]:
         """Find memories, the scope's own and global ones.
@@ -197,6 +212,7 @@ class LongTermMemory:
             limit: How many at most.
             since: Only what was said then or later, aware.
             until: Only what was said before, aware.
+            where: Only what meets these conditions.
             explain: Say what each signal gave to a score.
 
         Returns:
@@ -212,11 +228,17 @@ class LongTermMemory:
         if not query.strip():
             return []
         tags = [scope.tag for scope in self.scope.lineage]
+        conditions = [*_between(since, until), *_where(where)]
+        # The engine meets the conditions, but a neighbour of what it found may not: then further ones are needed.
+        ranked = self._rank(query, tags, conditions, sys.maxsize if conditions else 2 * limit, explain)
         hits = _Hits(limit)
-        for batch in batched(self._rank(query, tags, _between(since, until), 2 * limit, explain), limit):
+        for batch in batched(ranked, limit):
             stored = self._collection.retrieve(id_of(found.point) for found in batch)
-            # The engine was asked for that span, but a neighbour of what it found may be outside.
-            points = {key_of(point.id): point for point in stored if _is_within(point, since, until)}
+            points = {
+                key_of(point.id): point
+                for point in stored
+                if _is_within(point, since, until) and (where is None or where.allows(metadata_of(point)))
+            }
             hits.add((found, points[found.point]) for found in batch if found.point in points)
             if hits.complete:
                 break
@@ -352,7 +374,7 @@ class LongTermMemory:
                     using=SPARSE,
                     filter=wanted,
                     limit=limit,
-                    params=models.SearchParams(idf=models.IdfCorpusParams(corpus=tagged(tags))),
+                    params=within_corpus(tuple(tags)),
                 ),
                 request(query=self._embed(question, tables), using=DENSE, filter=wanted, limit=limit),
             ],
@@ -448,6 +470,17 @@ def _between(since: datetime | None, until: datetime | None) -> list[models.Cond
     return [models.FieldCondition(key="metadata.created_at", range=span)]
 
 
+def _where(where: MemoryFilter | None) -> list[models.Condition]:
+    """The conditions of a filter."""
+    from qdrant_client import models
+
+    conditions: list[models.Condition] = []
+    for path, allowed in where.conditions.items() if where else ():
+        key = ".".join(["metadata", *path[:-1], f'"{path[-1]}"'])
+        conditions.append(models.Filter(should=[_equals(key, value) for value in allowed]))
+    return conditions
+
+
 def _is_within(point: Any, since: datetime | None, until: datetime | None) -> bool:
     if since is None and until is None:
         return True
@@ -456,7 +489,7 @@ def _is_within(point: Any, since: datetime | None, until: datetime | None) -> bo
     return moment is not None and (since is None or moment >= since) and (until is None or moment < until)
 
 
-def _equals(key: str, value: str) -> models.Condition:
+def _equals(key: str, value: Scalar) -> models.Condition:
     from qdrant_client import models
 
     return models.FieldCondition(key=key, match=models.MatchValue(value=value))

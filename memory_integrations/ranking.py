@@ -212,7 +212,7 @@ def rank(
     score = sum(parts.values())
     # A bonus alone makes no message relevant.
     score = np.where(parts["bm25"] + parts["dense"] + parts["near"] + parts["answer"] > 0, score, 0)
-    order = np.lexsort((rows, -score))[:limit]
+    order = np.argsort(-score, kind="stable")[:limit]  # equals in order of arrival
     possible = _highest(weights)
     return [
         Ranked(
@@ -271,7 +271,7 @@ class Distinct:
 
     def is_new(self, words: frozenset[str]) -> bool:
         """Whether no text seen before is like this one; if so, it is seen from now on. A text of no words is new."""
-        longest_first = sorted(words, key=lambda word: (-len(word), word))  # long words are rare: few texts to compare
+        longest_first = sorted(sorted(words), key=len, reverse=True)  # long words are rare: few texts to compare
         first = longest_first[: len(words) - ceil(self._least * len(words)) + 1]
         for word in first:
             for seen in self._by_word.get(word, ()):

@@ -29,7 +29,7 @@ pytest.importorskip("typer")
 from memory_integrations import cli
 
 DATA = Path(__file__).parent / "data"
-COMMANDS = ["demo", "ingest", "search", "context", "chat", "stats", "reembed", "facts"]
+COMMANDS = ["demo", "ingest", "search", "context", "chat", "stats", "reembed", "optimize", "erase", "facts"]
 FACT_COMMANDS = ["list", "set", "history", "delete", "undo", "repair"]
 
 
@@ -564,6 +564,45 @@ def test_reembed_for_another_language(run: Run, told: Path, monkeypatch: pytest.
     assert "piano" in run("chat", typed="piano\n").out
     assert "language none" in run("reembed", "--language", "none").out
     assert run("search", "piano", "--language", "none").code == 0
+
+
+def test_optimize_builds_once(run: Run, told: Path) -> None:
+    ran = run("optimize")
+    assert (ran.code, ran.err) == (0, "")
+    assert re.fullmatch(r"graphs built in \d+\.\d s\n|nothing to do\n", ran.out)
+    assert run("optimize").out == "nothing to do\n"
+    assert "piano" in run("search", "piano").out
+
+
+def test_p24_erase_takes_memories_by_their_ids(run: Run, told: Path, data_dir: Path) -> None:
+    shown = run("search", "piano", "--limit", "1", "--ids").out
+    [memory_id] = re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", shown)
+    ran = run("erase", memory_id, typed="n\n")
+    assert (ran.code, run("stats", "--json").json["long_term"]) == (cli.program.INTERRUPTED, {"memories": 2})
+    ran = run("erase", memory_id, "--yes")
+    assert (ran.code, ran.out) == (0, "1 of 1 memories removed\n")
+    assert run("stats", "--json").json["long_term"] == {"memories": 1}
+    again = run("erase", memory_id, "--yes")
+    assert (again.code, again.out) == (1, "0 of 1 memories removed\n")
+
+
+def test_p24_erase_removes_a_scope_from_every_file(run: Run, told: Path, data_dir: Path) -> None:
+    run("facts", "set", "code", "xyzzy", "--scope", "user:other")
+    ran = run("erase", typed="y\n")
+    assert "Remove all 2 memories and all facts of user:me for good? [y/N]" in ran.out
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.endswith(" 2 memories and 3 events of facts removed from user:me\n")
+    assert run("stats", "--json").json["long_term"] == {"memories": 0}
+    assert run("facts", "list", "--json", "--scope", "user:other").json == {"code": "xyzzy"}
+    assert not [path for path in data_dir.rglob("*") if path.is_file() and b"piano" in path.read_bytes()]
+
+
+def test_search_in_a_session(run: Run, data_dir: Path) -> None:
+    with memory_of(data_dir) as memory:
+        for session in ("s1", "s2"):
+            memory.add_turn(f"The piano of {session}", "I hear it", session_id=session)
+    found = run("search", "piano", "--session", "s1").out
+    assert "The piano of s1" in found and "s2" not in found
 
 
 def test_reembed_with_nothing_to_embed(run: Run, data_dir: Path) -> None:

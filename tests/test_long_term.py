@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +17,8 @@ from langchain_core.embeddings import Embeddings
 from memory_integrations import (
     BudgetError,
     EmbeddingMismatchError,
+    FilterError,
+    MemoryFilter,
     MemoryManager,
     Message,
     MessageError,
@@ -322,13 +325,14 @@ def test_p26_eight_threads_and_tasks_lose_nothing(manager: MemoryManager) -> Non
 
 def test_p24_nothing_erased_is_left_in_any_file(tmp_path: Path) -> None:
     with MemoryManager("user:ann", data_dir=tmp_path) as memory:
-        for i in range(50):
+        for i in range(500):
             memory.add_turn(f"planted-{i:04d}-xyzzy is my word", f"answer-{i:04d}-plugh")
         memory.set_fact("secret", "planted-fact-xyzzy")
         bob = memory.for_scope("user:bob")
         bob.add_turn("bob-stays-here", "of course")
+        kept = len(memory.short_term)
         receipt = memory.erase()
-        assert (receipt.facts, receipt.memories, receipt.messages) == (1, 100, 100)
+        assert (receipt.facts, receipt.memories, receipt.messages) == (1, 1000, kept)
         assert memory.search_long_term("planted word") == []
         assert bob.long_term.count() == 2
         assert found_in_files(tmp_path, b"xyzzy") == found_in_files(tmp_path, b"plugh") == []
@@ -407,6 +411,80 @@ def test_a_span_of_time_holds_and_a_time_in_the_question_helps(manager: MemoryMa
     assert "10 March 2025" in manager.search_long_term("What about hiking two months ago?")[0].text
     with pytest.raises(MessageError, match="zone"):
         manager.long_term.search("hiking", since=datetime(2024, 1, 1))
+
+
+SAID = [
+    Message(
+        ("user", "assistant")[i % 2],
+        f"Apples of kind {word}",
+        ("Ann", "Bob", None)[i % 3],
+        session_id=f"s{i % 4}",
+        metadata={
+            "topic.x y": ("fruit", "food")[i % 2],
+            "basket": i,
+            "ripe": i % 2 == 0,
+            "tags": ["t1", "t2"][: 1 + i % 2],
+        },
+    )
+    for i, word in enumerate("zero one two three four five six seven eight nine ten eleven".split())
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (MemoryFilter(session_id="s1"), {1, 5, 9}),
+        (MemoryFilter(session_id=["s1", "s2"], role="user"), {2, 6, 10}),
+        (MemoryFilter(name="Ann"), {0, 3, 6, 9}),
+        (MemoryFilter(kind="file"), set()),
+        (MemoryFilter(metadata={"topic.x y": "food"}), {1, 3, 5, 7, 9, 11}),
+        (MemoryFilter(metadata={"basket": [3, 4, "4"]}), {3, 4}),
+        (MemoryFilter(metadata={"ripe": True, "tags": "t1"}), {0, 2, 4, 6, 8, 10}),
+        (MemoryFilter(metadata={"basket": True}), set()),  # which is no number
+        (MemoryFilter(metadata={"unknown": "t1"}), set()),
+        (MemoryFilter(), set(range(12))),
+    ],
+    ids=str,
+)
+def test_p23_a_filter_holds_and_never_widens_the_scope(
+    manager: MemoryManager, where: MemoryFilter, expected: set[int]
+) -> None:
+    """P23: the filter is the package's own; neighbours that do not meet it are left out, others' never seen."""
+    manager.for_scope("user:bob").long_term.store_messages(SAID)
+    manager.long_term.store_messages(SAID)
+    hits = manager.long_term.search("apples", 50, where=where)
+    assert {hit.metadata["extra"]["basket"] for hit in hits} == expected
+    assert {hit.metadata["scope"] for hit in hits} <= {"user:ann"}
+
+
+def test_a_filter_meets_what_only_a_far_hit_meets(manager: MemoryManager) -> None:
+    """Hits that the filter leaves out take no place: the limit counts those that meet it."""
+    for i in range(60):
+        manager.long_term.store_conversation(f"Apples, number {i}", f"apples apples apples {i}, good", f"s{i}")
+    hits = manager.long_term.search("apples", 20, where=MemoryFilter(role="user"))
+    assert [hit.metadata["role"] for hit in hits] == ["user"] * 20
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        {"role": []},
+        {"role": 3},
+        {"session_id": ["a", None]},
+        {"metadata": {"a": 0.5}},
+        {"metadata": {"a": None}},
+        {"metadata": {"a": {"b": 1}}},
+        {"metadata": {'a"b': "c"}},
+        {"metadata": {1: "c"}},
+        {"metadata": "a"},
+    ],
+    ids=str,
+)
+def test_p23_a_filter_that_nothing_could_meet_says_so(conditions: Any) -> None:
+    with pytest.raises(FilterError, match="expected"):
+        MemoryFilter(**conditions)
+    with pytest.raises(TypeError):
+        MemoryFilter(user_id="bob")  # type: ignore[call-arg]
 
 
 def test_an_explanation_adds_up_to_the_score(manager: MemoryManager) -> None:

@@ -21,7 +21,7 @@ from memory_integrations.cli.facts import delete_fact, fact_history, list_facts,
 from memory_integrations.cli.ingestion import ingest
 from memory_integrations.cli.options import INTERRUPTED, PROGRAM, Settings, complain
 from memory_integrations.cli.search import context, search
-from memory_integrations.cli.upkeep import reembed, stats
+from memory_integrations.cli.upkeep import erase, optimize, reembed, stats
 from memory_integrations.errors import EmbeddingMismatchError, MemoryIntegrationError
 
 _HELP = """Memory for LangChain and LlamaIndex applications, from the command line.
@@ -68,7 +68,7 @@ def build_app() -> typer.Typer:
     """Put the commands together."""
     app = _group(_HELP, epilog=_EXIT_CODES)
     app.callback(invoke_without_command=True)(_options)
-    for command in (demo, ingest, search, context, chat, stats, reembed):
+    for command in (demo, ingest, search, context, chat, stats, reembed, optimize, erase):
         _add(app, command.__name__, command)
     facts = _group("What is known of the user: see it, set it, see how it changed, take it back.")
     facts.callback(invoke_without_command=True)(_show_help_alone)

@@ -22,6 +22,7 @@ from memory_integrations.cli.options import (
 )
 from memory_integrations.cli.prompt import show_context
 from memory_integrations.cli.show import console, print_json, show_hits
+from memory_integrations.filters import MemoryFilter
 
 
 def _moment(text: str) -> datetime:
@@ -43,19 +44,24 @@ def search(
     until: Annotated[
         datetime | None, typer.Option(parser=_moment, metavar="DATE", help="Only what was said before then.")
     ] = None,
+    session: Annotated[
+        list[str] | None, typer.Option(help="Only what was said in this session; may be given several times.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say what each signal gave to a score.")] = False,
+    ids: Annotated[bool, typer.Option("--ids", help="Show each memory's id, which `erase` takes.")] = False,
     scope: Scope = SCOPE,
     data_dir: DataDir = DATA_DIR,
     language: Language = LANGUAGE,
     as_json: AsJson = False,
 ) -> None:
     """Find what was said, best first, each with its score (0 to 1)."""
+    where = MemoryFilter(session_id=session) if session else None
     with opened(scope, data_dir, language, to_read=True) as memory:
-        hits = memory.long_term.search(query, limit, since=since, until=until, explain=explain)
+        hits = memory.long_term.search(query, limit, since=since, until=until, where=where, explain=explain)
     if as_json:
         print_json([asdict(hit) for hit in hits])
     elif hits:
-        show_hits(console(), hits, lines=4)
+        show_hits(console(), hits, lines=4, ids=ids)
     else:
         console(stderr=True).print(f"Nothing found in {scope}.")
 

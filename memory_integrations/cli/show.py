@@ -60,7 +60,7 @@ def shortened(text: str, room: int) -> str:
 
 
 def show_hits(
-    screen: Console, hits: Sequence[MemoryHit], evidence: frozenset[str] = frozenset(), *, lines: int
+    screen: Console, hits: Sequence[MemoryHit], evidence: frozenset[str] = frozenset(), *, lines: int, ids: bool = False
 ) -> None:
     """Show hits, and under a hit that is explained what each signal gave to its score.
 
@@ -69,6 +69,7 @@ def show_hits(
         hits: Best first.
         evidence: Messages whose hits get a tick.
         lines: About how many lines a hit's text is shortened to.
+        ids: Whether to show their ids.
     """
     grid = Table.grid(padding=(0, 1))
     grid.add_column(justify="right", style="cyan")
@@ -80,6 +81,8 @@ def show_hits(
         speaker = hit.metadata.get("name") or hit.metadata.get("role") or ""
         text.highlight_regex(rf"^\d+ \w+ \d+ {re.escape(speaker)}:", "bold")
         grid.add_row(f"{hit.score:.2f}", "✓" if evidence.intersection(hit.message_ids) else " ", text)
+        if ids:
+            grid.add_row("", "", Text(hit.id, "dim"))
         if hit.explanation is not None:
             parts = ((name, f"{part:.2f}") for name, part in hit.explanation.items())
             told = "  ".join(f"{name} {part}" for name, part in parts if part.strip("-0."))

@@ -1,9 +1,11 @@
-"""Looking after a memory: ``stats``, what it holds, and ``reembed``, which embeds it anew."""
+"""Looking after a memory: ``stats``, ``reembed``, ``optimize``, and ``erase``, which removes from it."""
 
 from __future__ import annotations
 
 import time
+from typing import Annotated
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +17,7 @@ from memory_integrations.cli.options import (
     DataDir,
     Language,
     Scope,
+    failure,
     interruption,
     opened,
 )
@@ -62,3 +65,43 @@ def reembed(data_dir: DataDir = DATA_DIR, language: Language = LANGUAGE) -> None
     seconds = time.perf_counter() - started
     pieces = f"{count:,} piece{'' if count == 1 else 's'} of text embedded" if count else "nothing to embed"
     console().print(f"{pieces}, language {language.lower()}, in {seconds:.1f} s", soft_wrap=True)
+
+
+def optimize(data_dir: DataDir = DATA_DIR, language: Language = LANGUAGE) -> None:
+    """Build the search graphs of the embedded engine, for all scopes.
+
+    Worth it above some 10,000 memories in one scope. It takes about 30 s at 100,000 memories, less when run again.
+    """
+    started = time.perf_counter()
+    with opened("global", data_dir, language, to_read=True) as memory:
+        done = memory.long_term.optimize()
+    seconds = time.perf_counter() - started
+    console().print(f"graphs built in {seconds:.1f} s" if done else "nothing to do")
+
+
+def erase(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[MEMORY]...", help="Ids of memories, as `search --ids` shows them.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    scope: Scope = SCOPE,
+    data_dir: DataDir = DATA_DIR,
+    language: Language = LANGUAGE,
+) -> None:
+    """Remove memories, or everything of a scope, from every file. Nothing brings it back.
+
+    Without ids all that is known of the scope goes: facts with their history, and memories.
+    """
+    with opened(scope, data_dir, language, to_read=True) as memory:
+        if not yes:
+            what = f"{len(ids)} of the memories" if ids else f"all {memory.long_term.count():,} memories and all facts"
+            typer.confirm(f"Remove {what} of {memory.scope} for good?", abort=True)
+        if ids:
+            count = memory.long_term.delete(ids)
+            console().print(f"{count:,} of {len(ids):,} memories removed", soft_wrap=True)
+            if count < len(ids):
+                raise failure(f"{memory.scope} has no such memories: {len(ids) - count} of the ids given.")
+            return
+        receipt = memory.erase()
+        told = f"{receipt.memories:,} memories and {receipt.facts:,} events of facts removed from {memory.scope}"
+        console().print(plain(told), soft_wrap=True)
