@@ -50,9 +50,13 @@ class MemoryHit:
     explanation: Mapping[str, float] | None = None
 
 
-def point_id(tag: str, message_id: str, piece: int = 0) -> str:
-    """The id of a message's point: the same for the same message in the same scope, and for no other."""
-    identity = f"{len(tag)}:{tag}{piece}:{message_id}" if piece else f"{len(tag)}:{tag}{message_id}"
+def point_id(tag: str, session_id: str | None, message_id: str, piece: int = 0) -> str:
+    """The id of a message's point: the same for the same message in the same session of a scope, and for no other.
+
+    Ids that programs give ("1", "a") are often unique in their conversation alone.
+    """
+    session = "" if session_id is None else f"={session_id}"
+    identity = f"{len(tag)}:{tag}{len(session)}:{session}{piece}:{message_id}"
     return str(UUID(bytes=blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=16).digest(), version=4))
 
 

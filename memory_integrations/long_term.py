@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
@@ -115,7 +115,7 @@ class LongTermMemory:
             ids += self._write(
                 [(arrived(message, self.session_id, now), text) for message, text in texts if text],
                 # Only an id that came from outside can be known already.
-                given=[message.id for message, text in texts if text and message.id],
+                given={message.id for message, text in texts if text and message.id},
             )
         return ids
 
@@ -138,7 +138,7 @@ class LongTermMemory:
             raise MessageError(f"filename={filename!r}, summary of {len(summary)} characters: expected both.")
         message_id = f"file:{filename}"
         message = Message("file", summary, filename, message_id, None, self._clock(), metadata or {})
-        return self._write([(message, message.text)], given=[message_id], kind="file")[0]
+        return self._write([(message, message.text)], given={message_id}, kind="file")[0]
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete memories of this scope by their ids (``MemoryHit.id``); others' are not touched.
@@ -293,7 +293,9 @@ class LongTermMemory:
 
     # Inside
 
-    def _write(self, messages: Sequence[tuple[Message, str]], given: Sequence[str], kind: str = "message") -> list[str]:
+    def _write(
+        self, messages: Sequence[tuple[Message, str]], given: Collection[str], kind: str = "message"
+    ) -> list[str]:
         """Write messages that have arrived, with the texts to be remembered of them.
 
         Args:
@@ -304,24 +306,26 @@ class LongTermMemory:
         if not messages:
             return []
         collection, tag = self._collection, self.scope.tag
-        known = {metadata_of(p).get("message_id"): p for p in collection.retrieve(point_id(tag, id_) for id_ in given)}
+        places = [point_id(tag, message.session_id, message.id or "") for message, _ in messages]
+        known = self._stored(place for place, (message, _) in zip(places, messages, strict=True) if message.id in given)
         ids: list[str] = []
         payloads: list[dict[str, Any]] = []
         outdated: list[str] = []
-        for message, text in messages:
-            before = known.get(message.id)
-            metadata = as_metadata(message, tag, kind)
-            parts = pieces(text)
-            if before is not None:
-                metadata = _updated(metadata_of(before), metadata)
-                outdated += _further_pieces(tag, before, beyond=len(parts))
-            orders = collection.next_orders(len(parts))
-            if before is not None and len(parts) == 1 and "order" in metadata_of(before):
-                orders = [metadata_of(before)["order"]]
+        for place, (message, text) in zip(places, messages, strict=True):
+            metadata, parts = as_metadata(message, tag, kind), pieces(text)
+            before = known.get(place, [])
+            if before:
+                metadata = _updated(metadata_of(before[0]), metadata)
+                if parts == [text_of(point) for point in before] and metadata == _whole(metadata_of(before[0])):
+                    continue  # a conversation that is told again costs no writing
+            orders = [metadata_of(point).get("order") for point in before]
+            if len(before) != len(parts) or None in orders:
+                orders = list(collection.next_orders(len(parts)))
+            outdated += [str(point.id) for point in before[len(parts) :]]
             for number, (part, order) in enumerate(zip(parts, orders, strict=True)):
-                place = {"piece": number, "pieces": len(parts)} if len(parts) > 1 else {}
-                ids.append(point_id(tag, message.id or "", number))
-                payloads.append({"page_content": part, "metadata": {**metadata, **place, "order": order}})
+                numbered = {"piece": number, "pieces": len(parts)} if len(parts) > 1 else {}
+                ids.append(point_id(tag, message.session_id, message.id or "", number))
+                payloads.append({"page_content": part, "metadata": {**metadata, **numbered, "order": order}})
         client = collection.open()
         points = collection.encode(ids, payloads)
         for batch in batched(points, PAGE):
@@ -331,7 +335,14 @@ class LongTermMemory:
 
             collection.delete(tag, models.PointIdsList(points=list(outdated)))
         collection.note(tag, points)
-        return [point_id(tag, message.id or "") for message, _ in messages]
+        return places
+
+    def _stored(self, places: Iterable[str]) -> dict[str, list[models.Record]]:
+        """The messages that are stored already, by the ids of their first points: each as its points, in order."""
+        first = {str(point.id): point for point in self._collection.retrieve(places)}
+        further = {place: _further_pieces(self.scope.tag, point) for place, point in first.items()}
+        rest = {str(p.id): p for p in self._collection.retrieve(id_ for ids in further.values() for id_ in ids)}
+        return {place: [first[place], *(rest[id_] for id_ in ids if id_ in rest)] for place, ids in further.items()}
 
     def _rank(
         self, query: str, tags: list[str], conditions: list[models.Condition], limit: int, explain: bool
@@ -408,17 +419,22 @@ class LongTermMemory:
 
 def _updated(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata of a memory that is stored again: what others added stays, a message keeps its time."""
-    kept = {key: value for key, value in before.items() if key not in ("piece", "pieces")}
-    merged = {**kept, **now}
+    merged = {**_whole(before), **now}
     if now["kind"] == "message":
         merged["created_at"] = before.get("created_at", now["created_at"])
     return merged
 
 
-def _further_pieces(tag: str, point: Any, beyond: int = 1) -> list[str]:
-    """The ids of a stored text's further pieces, from the number ``beyond`` on."""
+def _whole(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What a point's metadata says of the whole message, and not of this piece of it."""
+    return {key: value for key, value in metadata.items() if key not in ("piece", "pieces", "order")}
+
+
+def _further_pieces(tag: str, point: Any) -> list[str]:
+    """The ids of a stored text's further pieces."""
     fields = metadata_of(point)
-    return [point_id(tag, fields["message_id"], number) for number in range(beyond, fields.get("pieces", 1))]
+    session, message = fields.get("session_id"), fields.get("message_id", "")
+    return [point_id(tag, session, message, number) for number in range(1, fields.get("pieces", 1))]
 
 
 class _Hits:
@@ -438,7 +454,7 @@ class _Hits:
     def add(self, found: Iterable[tuple[Ranked, Any]]) -> None:
         for ranked, point in found:
             fields = metadata_of(point)
-            message = fields.get("scope"), fields.get("message_id", ranked.point)
+            message = fields.get("scope"), fields.get("session_id"), fields.get("message_id", ranked.point)
             if message in self._by_message:
                 self._by_message[message].append((ranked, point))
             elif not self.complete and self._distinct.is_new(frozenset(text_of(point).lower().split())):
@@ -456,7 +472,7 @@ def _hit(found: list[tuple[Ranked, Any]]) -> MemoryHit:
     fields = dict(metadata_of(points[0]))
     number = fields.pop("piece", 0)
     message_id = fields.get("message_id", str(points[0].id))
-    first = point_id(fields["scope"], message_id) if number else str(points[0].id)
+    first = point_id(fields["scope"], fields.get("session_id"), message_id) if number else str(points[0].id)
     return MemoryHit(first, shown(points), best.score, (message_id,), fields, best.parts)
 
 

@@ -83,6 +83,33 @@ def test_p7_the_same_message_stored_twice_is_one_memory_that_keeps_its_time_and_
     assert (hit.metadata["order"], hit.metadata["created_at"]) == (order, NOON.isoformat())
 
 
+def test_p7_one_id_in_two_sessions_is_two_memories(manager: MemoryManager) -> None:
+    """Programs number their messages: what another session says must not take the place of this one's."""
+    for session in ("monday", "tuesday", None):
+        manager.long_term.store_messages([Message("user", f"It is {session}, I swim", id="1", session_id=session)])
+    assert manager.long_term.count() == 3
+    assert len({hit.id for hit in manager.search_long_term("swim", 5)}) == 3
+
+
+def test_p7_a_long_text_stored_twice_keeps_its_place(manager: MemoryManager) -> None:
+    for _ in range(2):
+        manager.long_term.store_messages([Message("user", LONG, id="long", session_id="s")])
+        manager.long_term.store_messages([Message("user", "And then?", id="after", session_id="s")])
+    assert [message.id for message in manager.long_term.messages()] == ["long", "after"]
+    assert next(iter(manager.long_term.messages())).content == LONG
+
+
+def test_telling_a_conversation_again_writes_nothing(manager: MemoryManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [Message("user", f"Sentence {i}", id=f"m{i}", session_id="s") for i in range(300)]
+    said.append(Message("user", LONG, id="long", session_id="s"))
+    first = manager.long_term.store_messages(said)
+    client = manager.long_term.vectorstore.client
+    monkeypatch.setattr(
+        client, "upsert", lambda name, points, wait: pytest.fail(f"wrote {len(points)}") if points else 0
+    )
+    assert manager.long_term.store_messages(said) == first
+
+
 def test_p11_storing_again_keeps_metadata_that_others_added(manager: MemoryManager) -> None:
     memory = manager.long_term
     [stored] = memory.store_messages([Message("user", "The code word is heron", id="m1")])
@@ -117,7 +144,7 @@ def test_p22_deleting_touches_only_the_scope_and_says_the_true_number(manager: M
     bob = manager.for_scope("user:bob")
     mine = manager.long_term.store_conversation("red kite", "blue kite")
     theirs = bob.long_term.store_conversation("red kite", "blue kite")
-    assert manager.long_term.delete([*mine[:1], *theirs, point_id("user:ann", "unknown")]) == 1
+    assert manager.long_term.delete([*mine[:1], *theirs, point_id("user:ann", None, "unknown")]) == 1
     assert (manager.long_term.count(), bob.long_term.count()) == (1, 2)
     assert not any("red kite" in text for text in texts(manager, "red kite"))
 
