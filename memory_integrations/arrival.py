@@ -28,6 +28,7 @@ def arrived(message: Message, session_id: str | None, now: datetime) -> Message:
         message.metadata,
         message.tool_calls,
         message.tool_call_id,
+        message.raw,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -59,6 +60,8 @@ def assemble(
     view: Callable[[int], View],
     hits: Sequence[MemoryHit],
     count: Callable[[str], int],
+    session_id: str | None = None,
+    most: int = sys.maxsize,
 ) -> Context:
     """Spend a budget once over facts, conversation and recalled memories.
 
@@ -72,6 +75,8 @@ def assemble(
         view: Gives the conversation within a budget.
         hits: What was recalled, best first.
         count: Counts the tokens of a text.
+        session_id: The conversation's session; message ids of other sessions are other messages.
+        most: How many memories are recalled at most.
 
     Warns:
         BudgetWarning: What must be shown is over the budget.
@@ -86,9 +91,10 @@ def assemble(
     needed = _tokens("conversation", _conversation(view, left, count)[1], count)
     sure = min(needed, int(left * CONVERSATION_SHARE)) if hits else left
     shown, lines = _conversation(view, sure, count)
-    recalled, dropped = _recall(hits, shown.ids, left - _tokens("conversation", lines, count), count)
+    room = left - _tokens("conversation", lines, count)
+    recalled, dropped = _recall(hits, shown.ids, session_id, room, count, most)
     shown, lines = _conversation(view, left - _tokens("recalled", [hit.text for hit in recalled], count), count)
-    recalled, repeated = _recall(recalled, shown.ids, budget, count)
+    recalled, repeated = _recall(recalled, shown.ids, session_id, budget, count)
     recalled_lines = [hit.text for hit in recalled]
     usage = {
         "features": _tokens("facts", fact_lines, count),
@@ -144,7 +150,12 @@ def _conversation(view: Callable[[int], View], budget: int, count: Callable[[str
 
 
 def _recall(
-    hits: Sequence[MemoryHit], shown: frozenset[str], budget: int, count: Callable[[str], int]
+    hits: Sequence[MemoryHit],
+    shown: frozenset[str],
+    session_id: str | None,
+    budget: int,
+    count: Callable[[str], int],
+    most: int = sys.maxsize,
 ) -> tuple[list[MemoryHit], list[Dropped]]:
     """The hits that fit, in order, and those that do not."""
     recalled: list[MemoryHit] = []
@@ -152,9 +163,9 @@ def _recall(
     left = budget - _tokens("recalled", ["-"], count)
     for hit in hits:
         tokens = count(f"{hit.text}\n")
-        if shown.issuperset(hit.message_ids):
+        if hit.metadata.get("session_id") == session_id and shown.issuperset(hit.message_ids):
             dropped.append(Dropped("memory", hit.id, tokens, "already in the conversation"))
-        elif tokens > left:
+        elif tokens > left or len(recalled) == most:
             dropped.append(Dropped("memory", hit.id, tokens, "budget"))
         else:
             recalled.append(hit)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from memory_integrations.errors import MessageError
-from memory_integrations.messages import Message, as_unicode
+from memory_integrations.messages import Message, as_aware, as_unicode
 
 EXPECTED = (
     'JSON Lines of messages ({"role": ..., "content": ...}) or of {"messages": [...]}, ChatGPT\'s conversations.json, '
@@ -392,7 +392,7 @@ def _time(fields: Mapping[str, Any]) -> datetime | None:
     try:
         if isinstance(given, str) and not re.fullmatch(r"-?\d{9,}(\.\d*)?", given):
             moment = datetime.fromisoformat(given)
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+            return as_aware(moment).astimezone(UTC)
         if isinstance(given, str | int | float) and not isinstance(given, bool):
             seconds = float(given)
             return datetime.fromtimestamp(seconds / 1000 if abs(seconds) > _MILLISECONDS else seconds, UTC)

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 # Of a long text a hit shows so many pieces, and only those that score about as well as the best.
 _PIECES_SHOWN = 2
 _PIECE_SHARE = 0.9
+_PIECES_HIDDEN = 16
+"""Of a message that a search leaves out, so many pieces are."""
 _REMEMBERED_ROLES = frozenset(("user", "assistant"))
 
 
@@ -69,6 +71,15 @@ class LongTermMemory:
         self.counter = counter or TokenCounter()
         self._collection = collection
         self._clock = clock
+
+    def open(self) -> None:
+        """Open the store now instead of at its first use, so that what is wrong with it shows.
+
+        Raises:
+            StoreError: It cannot be opened.
+            EmbeddingMismatchError: It was written with another embedding.
+        """
+        self._collection.open()
 
     # Writing
 
@@ -201,6 +212,7 @@ class LongTermMemory:
         since: datetime | None = None,
         until: datetime | None = None,
         where: MemoryFilter | None = None,
+        without: Collection[str] = (),
         explain: bool = False,
     ) -> list[MemoryHit]:
         """Find memories, the scope's own and global ones.
@@ -213,6 +225,8 @@ class LongTermMemory:
             since: Only what was said then or later, aware.
             until: Only what was said before, aware.
             where: Only what meets these conditions.
+            without: Ids of messages of this session that are left out, such as the question's own: it is what is most
+                like itself.
             explain: Say what each signal gave to a score.
 
         Returns:
@@ -228,24 +242,40 @@ class LongTermMemory:
         if not query.strip():
             return []
         tags = [scope.tag for scope in self.scope.lineage]
-        conditions = [*_between(since, until), *_where(where)]
+        hidden = {
+            point_id(self.scope.tag, self.session_id, message_id, piece)
+            for message_id in without
+            for piece in range(_PIECES_HIDDEN)
+        }
+        wanted = [*_between(since, until), *_where(where)]
         # The engine meets the conditions, but a neighbour of what it found may not: then further ones are needed.
-        ranked = self._rank(query, tags, conditions, sys.maxsize if conditions else 2 * limit, explain)
+        enough = sys.maxsize if wanted else 2 * limit + len(without)
+        ranked = self._rank(query, tags, [*wanted, *_without(hidden)], enough, explain)
         hits = _Hits(limit)
         for batch in batched(ranked, limit):
             stored = self._collection.retrieve(id_of(found.point) for found in batch)
             points = {
                 key_of(point.id): point
                 for point in stored
-                if _is_within(point, since, until) and (where is None or where.allows(metadata_of(point)))
+                if _is_within(point, since, until)
+                and (where is None or where.allows(metadata_of(point)))
+                and str(point.id) not in hidden
             }
             hits.add((found, points[found.point]) for found in batch if found.point in points)
             if hits.complete:
                 break
         return hits.as_list()
 
-    def get_relevant_context(self, query: str, max_tokens: int = 500, limit: int = 50) -> str:
+    def get_relevant_context(
+        self, query: str, max_tokens: int = 500, limit: int = 50, without: Collection[str] = ()
+    ) -> str:
         """What a search finds as lines for a prompt, best first, within a budget of tokens.
+
+        Args:
+            query: A question or any text.
+            max_tokens: The budget.
+            limit: How many memories at most.
+            without: Ids of messages of this session that are left out, such as those that are shown anyway.
 
         Raises:
             BudgetError: The budget is negative or not an integer.
@@ -253,7 +283,7 @@ class LongTermMemory:
         check_budget(max_tokens)
         lines: list[str] = []
         left = max_tokens
-        for hit in self.search(query, limit):
+        for hit in self.search(query, limit, without=without):
             tokens = self.counter.count(hit.text) + 1
             if tokens > left:
                 break
@@ -495,6 +525,15 @@ def _where(where: MemoryFilter | None) -> list[models.Condition]:
         key = ".".join(["metadata", *path[:-1], f'"{path[-1]}"'])
         conditions.append(models.Filter(should=[_equals(key, value) for value in allowed]))
     return conditions
+
+
+def _without(ids: Collection[str]) -> list[models.Condition]:
+    """The condition that leaves points out."""
+    if not ids:
+        return []
+    from qdrant_client import models
+
+    return [models.Filter(must_not=[models.HasIdCondition(has_id=list(ids))])]
 
 
 def _is_within(point: Any, since: datetime | None, until: datetime | None) -> bool:

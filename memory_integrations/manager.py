@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -26,13 +27,13 @@ from memory_integrations.decisions import (
     undone,
     validate,
 )
-from memory_integrations.delimiters import strip_injected
+from memory_integrations.delimiters import as_data, strip_injected
 from memory_integrations.errors import FactError, ManagementError, MessageError, StoreUnavailableError
 from memory_integrations.features import FeatureMemory, Json, ShelfSource, open_shelves
 from memory_integrations.journal import JsonlJournal
 from memory_integrations.layout import MemoryHit
 from memory_integrations.long_term import LongTermMemory
-from memory_integrations.messages import Message
+from memory_integrations.messages import Content, Message, transcript_line
 from memory_integrations.policies import ShortTermPolicy
 from memory_integrations.scopes import MemoryScope
 from memory_integrations.short_term import ShortTermMemory
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
 
 DEFAULT_DATA_DIR = "data/memory"
 _NO_LIMIT = 1_000_000_000  # tokens
+_RECENT_USERS = 256  # whose facts stay in memory while nobody uses them
 _RECALLED = 50  # hits that a context asks for; the budget decides how many are shown
+_SHOWN_ANYWAY = 10  # so many of them may be in the conversation that a model sees anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,33 @@ class _OpenMemory:
         self._lock = threading.Lock()
         self._short_term: dict[MemoryScope, ShortTermMemory] = {}
         self._features: WeakValueDictionary[MemoryScope, FeatureMemory] = WeakValueDictionary()
+        self._recent: OrderedDict[MemoryScope, FeatureMemory] = OrderedDict()
         self.turns: dict[MemoryScope, int] = {}
+        self._waiting: dict[MemoryScope, list[Message]] = {}
+
+    def wait(self, scope: MemoryScope, messages: Iterable[Message]) -> None:
+        """Keep messages of a conversation until they are stored in long-term memory."""
+        with self._lock:
+            self._waiting.setdefault(scope, []).extend(messages)
+
+    def waiting(self, scope: MemoryScope) -> list[Message]:
+        """The messages of a conversation that are not yet stored in long-term memory."""
+        with self._lock:
+            return list(self._waiting.get(scope, ()))
+
+    def stored(self, scope: MemoryScope, messages: Sequence[Message]) -> None:
+        """Note that messages wait no longer."""
+        done = set(map(id, messages))
+        with self._lock:
+            left = [message for message in self._waiting.get(scope, ()) if id(message) not in done]
+            self._waiting.pop(scope, None)
+            if left:
+                self._waiting[scope] = left
+
+    def scopes_waiting(self) -> list[MemoryScope]:
+        """The conversations of which something waits."""
+        with self._lock:
+            return list(self._waiting)
 
     def short_term(self, scope: MemoryScope) -> ShortTermMemory:
         """The one conversation of a scope in this open memory."""
@@ -101,11 +130,18 @@ class _OpenMemory:
             return self._short_term[scope]
 
     def features(self, scope: MemoryScope) -> FeatureMemory:
-        """The one fold of an owner's facts in this open memory, for as long as somebody uses it."""
+        """The one fold of an owner's facts in this open memory: for as long as somebody uses it, and a while longer.
+
+        A run asks for its user's anew at each step, and must not read the whole journal each time.
+        """
         with self._lock:
             found = self._features.get(scope.owner)
             if found is None:
                 found = self._features[scope.owner] = FeatureMemory(self.shelf, scope, self.counter)
+            self._recent[scope.owner] = found
+            self._recent.move_to_end(scope.owner)
+            if len(self._recent) > _RECENT_USERS:
+                self._recent.popitem(last=False)
             return found
 
     def conversations_of(self, owner: MemoryScope) -> list[ShortTermMemory]:
@@ -260,6 +296,47 @@ class MemoryManager:
         self._manage_if_due(sum(message.role == "assistant" for message in ready))
         return ids
 
+    def follow(self, messages: Iterable[Message], *, remember: bool = True, unanswered: bool = False) -> list[str]:
+        """Take in what is new of a conversation that is kept elsewhere: an agent's state, another chat history.
+
+        It goes to short-term memory at once, and to long-term memory an exchange at a time, once its answer is there.
+        What was taken in before is passed over, also where it was evicted since, so the whole conversation may be
+        given again and again. Blocks of injected memory are left out.
+
+        Args:
+            messages: The conversation, or the end of it, oldest first.
+            remember: Whether it goes to long-term memory.
+            unanswered: Store what was said last too, without waiting for its answer.
+
+        Returns:
+            The ids of the new messages.
+
+        Raises:
+            MessageError: One is no message.
+            StoreError: Long-term memory could not be written. Short-term memory has the messages, and they wait: the
+                next call, or :meth:`flush`, stores them.
+        """
+        now, memory = self._open.clock(), self.short_term
+        fresh: list[Message] = []
+        for message in messages:
+            said = _without_injected(_checked(message))
+            if (said is message or _says_something(said)) and not (said.id and memory.knows(said)):
+                fresh.append(arrived(said, self.scope.session_id, now))
+        ids = memory.extend(fresh)
+        if remember:
+            self._open.wait(self.scope, fresh)
+            self._store_waiting(unanswered=unanswered)
+        self._manage_if_due(sum(message.role == "assistant" for message in fresh))
+        return ids
+
+    def flush(self) -> None:
+        """Store what waits to be remembered, also what was not answered yet.
+
+        Raises:
+            StoreError: It could not be stored; it waits on.
+        """
+        self._store_waiting(unanswered=True)
+
     def get_context(self, query: str | None = None, max_tokens: int | None = 2000) -> Context:
         """What a model should be given: facts, the recent conversation, and what is recalled for a query.
 
@@ -276,20 +353,47 @@ class MemoryManager:
         Warns:
             BudgetWarning: The latest user message alone is over the budget; it is there all the same.
         """
-        limit = check_budget(max_tokens)
-        budget = _NO_LIMIT if limit is None else max(limit - self.short_term.policy.reserved_tokens, 0)
-        hits: Sequence[MemoryHit] = ()
-        if query and query.strip() and budget:
-            hits = self.long_term.search(query, limit=_RECALLED)
-            if self.short_term.policy.decay_half_life is not None:
-                for hit in hits:
-                    for message_id in hit.message_ids:
-                        self.short_term.touch(message_id)
+        budget = self._budget(max_tokens)
+        hits = self._recall(query, _RECALLED) if budget else []
         count = self._open.counter.count_line
-        return assemble(budget, self.features.render, self.short_term.view, hits, count)
+        return assemble(budget, self.features.render, self.short_term.view, hits, count, self.scope.session_id)
+
+    def get_context_of(
+        self, messages: Sequence[Message], max_tokens: int | None = None, *, recall: int = 10
+    ) -> Context:
+        """What a model should be given for a conversation that is kept elsewhere: an agent's state, another history.
+
+        The policy's view of it, the facts, and what is recalled for its latest user message. That message and what
+        came after it, such as the tool calls of an agent at work, is always there; what came after it is not counted,
+        so that the rest stays the same, byte for byte, while the agent works.
+
+        Args:
+            messages: The conversation, oldest first.
+            max_tokens: The budget of the whole, in tokens; None means the policy's ``max_tokens``.
+            recall: How many memories at most; 0 recalls nothing.
+
+        Raises:
+            BudgetError: The budget is negative or not an integer.
+            StoreError: A store cannot be read.
+
+        Warns:
+            BudgetWarning: The latest user message alone is over the budget; it is there all the same.
+        """
+        budget = self._budget(self.short_term.policy.max_tokens if max_tokens is None else max_tokens)
+        asked = next((i for i in range(len(messages) - 1, -1, -1) if messages[i].role == "user"), len(messages))
+        hits: list[MemoryHit] = []
+        if asked < len(messages) and recall and budget:
+            turn = [message.id for message in messages[asked:] if message.id]
+            # Some of what is found is in the conversation anyway.
+            hits = self._recall(strip_injected(messages[asked].text), recall + _SHOWN_ANYWAY, turn)
+        count = self._open.counter.count_line
+        at_work = sum(count(f"{as_data(transcript_line(message))}\n") for message in messages[asked + 1 :])
+        view = self.short_term.viewing(messages, turn_stays=True)
+        return assemble(budget + at_work, self.features.render, view, hits, count, self.scope.session_id, recall)
 
     def clear_session(self) -> int:
         """Forget the scope's short-term conversation; returns how many messages it had. The rest stays."""
+        self._open.stored(self.scope, self._open.waiting(self.scope))
         return self.short_term.clear()
 
     # Facts and long-term memory
@@ -408,6 +512,9 @@ class MemoryManager:
         self._open.counter.count_line.cache_clear()
         whole = self.scope == self.scope.owner
         conversations = self._open.conversations_of(self.scope) if whole else [self.short_term]
+        for scope in self._open.scopes_waiting():
+            if scope == self.scope or (whole and scope.owner == self.scope):
+                self._open.stored(scope, self._open.waiting(scope))
         # First what may be refused, since another process can hold the embedded engine.
         memories = self.long_term.erase(None if whole else self.scope.session_id)
         return EraseReceipt(
@@ -418,8 +525,18 @@ class MemoryManager:
         )
 
     def close(self) -> None:
-        """Release the journal's files and the engine's lock, for every sibling; what is used next opens again."""
-        self._open.close()
+        """Store what waits, and release the journal's files and the engine's lock, for every sibling.
+
+        What is used next opens again.
+
+        Raises:
+            StoreError: What waited could not be stored. Everything is closed all the same.
+        """
+        try:
+            for scope in self._open.scopes_waiting():
+                self.for_scope(scope).flush()
+        finally:
+            self._open.close()
 
     def __enter__(self) -> MemoryManager:
         return self
@@ -439,6 +556,22 @@ class MemoryManager:
     async def aadd_messages(self, messages: Iterable[Message], session_id: str | None = None) -> list[str]:
         """Async twin of :meth:`add_messages`."""
         return await asyncio.to_thread(self.add_messages, messages, session_id)
+
+    async def afollow(
+        self, messages: Iterable[Message], *, remember: bool = True, unanswered: bool = False
+    ) -> list[str]:
+        """Async twin of :meth:`follow`."""
+        return await asyncio.to_thread(self.follow, messages, remember=remember, unanswered=unanswered)
+
+    async def aflush(self) -> None:
+        """Async twin of :meth:`flush`."""
+        await asyncio.to_thread(self.flush)
+
+    async def aget_context_of(
+        self, messages: Sequence[Message], max_tokens: int | None = None, *, recall: int = 10
+    ) -> Context:
+        """Async twin of :meth:`get_context_of`."""
+        return await asyncio.to_thread(self.get_context_of, messages, max_tokens, recall=recall)
 
     async def aget_context(self, query: str | None = None, max_tokens: int | None = 2000) -> Context:
         """Async twin of :meth:`get_context`."""
@@ -481,6 +614,31 @@ class MemoryManager:
         await asyncio.to_thread(self.close)
 
     # Inside
+
+    def _budget(self, max_tokens: int | None) -> int:
+        """Tokens that a context may spend."""
+        limit = check_budget(max_tokens)
+        return _NO_LIMIT if limit is None else max(limit - self.short_term.policy.reserved_tokens, 0)
+
+    def _recall(self, query: str | None, limit: int, without: Collection[str] = ()) -> list[MemoryHit]:
+        """What is found for a query; of this conversation it counts as used."""
+        if not query or not query.strip():
+            return []
+        hits = self.long_term.search(query, limit, without=without)
+        if self.short_term.policy.decay_half_life is not None:
+            for hit in hits:
+                for message_id in hit.message_ids:
+                    self.short_term.touch(message_id)
+        return hits
+
+    def _store_waiting(self, *, unanswered: bool) -> None:
+        """Store what waits: whole exchanges, or with ``unanswered`` everything."""
+        waiting = self._open.waiting(self.scope)
+        answers = (i for i in range(len(waiting) - 1, -1, -1) if waiting[i].role == "assistant" and waiting[i].text)
+        ready = waiting if unanswered else waiting[: next(answers, -1) + 1]
+        if ready:
+            self.long_term.store_messages(ready)
+            self._open.stored(self.scope, ready)
 
     def _conversation(self, session_id: str | None) -> ShortTermMemory:
         """The conversation of a session of this scope's user."""
@@ -531,10 +689,29 @@ def _checked(message: Message) -> Message:
 
 
 def _without_injected(message: Message) -> Message:
-    if isinstance(message.content, str):
-        stripped = strip_injected(message.content)
-        return message if stripped == message.content else replace(message, content=stripped)
-    return message
+    """The message without blocks of injected memory: the same object where it has none.
+
+    What a tool found in memory stays: it is no memory, and its call needs its result.
+    """
+    content = message.content
+    if message.role == "tool":
+        return message
+    if isinstance(content, str):
+        stripped: Content = strip_injected(content)
+    else:
+        stripped = [block for block in map(_block_without_injected, content) if block]
+    return message if len(stripped) == len(content) and stripped == content else replace(message, content=stripped)
+
+
+def _block_without_injected(block: str | Mapping[str, Any]) -> str | Mapping[str, Any]:
+    text = block if isinstance(block, str) else block.get("text")
+    if not isinstance(text, str) or (stripped := strip_injected(text)) == text:
+        return block
+    return stripped if isinstance(block, str) or not stripped else {**block, "text": stripped}
+
+
+def _says_something(message: Message) -> bool:
+    return bool(message.content and (not isinstance(message.content, str) or message.content.strip()))
 
 
 def _default_embeddings() -> Embeddings:

@@ -38,6 +38,8 @@ class Message:
         metadata: Anything else; kept untouched.
         tool_calls: The calls that an assistant's message asks for.
         tool_call_id: For a tool's result, the call that it answers.
+        raw: The framework's own message that this one was read from, so that nothing of it is lost; kept in the
+            process, never stored.
 
     Raises:
         MessageError: The role is empty, the content is neither text nor blocks, or the time has no zone.
@@ -52,6 +54,7 @@ class Message:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    raw: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         role, content, moment = self.role, self.content, self.created_at
@@ -94,6 +97,11 @@ def as_unicode(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def as_aware(moment: datetime) -> datetime:
+    """The moment as it is, or in UTC where it has no time zone."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def as_utc(moment: datetime) -> datetime:

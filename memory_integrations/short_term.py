@@ -26,6 +26,9 @@ from memory_integrations.policies import (
 from memory_integrations.tokens import TokenCounter, check_budget
 from memory_integrations.views import View, warn_of_overflow
 
+_GONE_KNOWN = 10_000
+"""Ids of messages that are gone which a conversation still knows, so that they do not come back."""
+
 
 class ShortTermMemory:
     """A conversation under a :class:`ShortTermPolicy`. Safe for threads; gone with the process.
@@ -51,6 +54,7 @@ class ShortTermMemory:
         self._clock = clock
         self._lock = threading.RLock()
         self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._gone: dict[str, bool] = {}  # ids that were here, and whether they were deleted and not just evicted
         self._tokens = 0
         self._revision = 0
         self._views: dict[int | None, tuple[datetime | None, View]] = {}
@@ -104,6 +108,7 @@ class ShortTermMemory:
             entry = self._entries.pop(entry_id, None)
             if entry is None:
                 return False
+            self._note_gone(entry_id, deleted=True)
             self._tokens -= entry.tokens
             self._changed()
             return True
@@ -145,6 +150,7 @@ class ShortTermMemory:
         with self._lock:
             count = len(self._entries)
             self._entries.clear()
+            self._gone.clear()
             self._tokens = 0
             self._changed()
             return count
@@ -153,6 +159,8 @@ class ShortTermMemory:
         """Make these the entries, in this order: the way back from a change."""
         with self._lock:
             self._entries = OrderedDict((entry.id, entry) for entry in entries)
+            for entry_id in self._entries:
+                self._gone.pop(entry_id, None)
             self._tokens = sum(entry.tokens for entry in self._entries.values())
             self._changed()
 
@@ -177,6 +185,14 @@ class ShortTermMemory:
     def get(self, entry_id: str) -> Entry | None:
         """The entry of an id, or None."""
         return self._entries.get(entry_id)
+
+    def knows(self, message: Message) -> bool:
+        """Whether a message was added as it is, be it evicted, deleted or compressed since."""
+        with self._lock:
+            entry = self._entries.get(message.id or "")
+            if entry is None:
+                return message.id in self._gone
+            return _says_the_same(entry.original or entry.message, message)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -220,7 +236,43 @@ class ShortTermMemory:
                 self._views[max_tokens] = (self._valid_until(entries, now), view)
         return view
 
+    def viewing(self, messages: Iterable[Message], *, turn_stays: bool = False) -> Callable[[int | None], View]:
+        """Views of a conversation that is kept elsewhere, such as an agent's state, under this memory's policy.
+
+        What is known here of a message holds for it: its age, its pin, its compressed text. What was deleted here is
+        left out; evicted it may be, the budget decides.
+
+        Args:
+            messages: The conversation, oldest first.
+            turn_stays: Whether what came after the latest user message is always there: an agent at work needs it.
+
+        Returns:
+            A function that gives the view within a budget of tokens; None means the policy's.
+        """
+        now = self._clock()
+        entries = [self._entry_of(message, now) for message in messages]
+        with self._lock:
+            deleted = {entry.id for entry in entries if self._gone.get(entry.id)}
+        shown = [entry for entry in entries if entry.id not in deleted]
+
+        def view(max_tokens: int | None) -> View:
+            chosen = select_view(shown, self._budget(max_tokens), now, self.policy, turn_stays=turn_stays)
+            return View(replace(chosen, reasons={**chosen.reasons, **dict.fromkeys(deleted, "deleted")}), entries)
+
+        return view
+
     # Inside
+
+    def _entry_of(self, message: Message, now: datetime) -> Entry:
+        """The entry that a message has here, or would have."""
+        entry = self._entries.get(message.id or "")
+        if entry is None:
+            message = arrived(message, self.session_id, now)
+            assert message.id is not None and message.created_at is not None  # given on arrival
+            return Entry(message.id, message, self._count(message), message.created_at)
+        if not _says_the_same(entry.original or entry.message, message):
+            return replace(entry, message=message, tokens=self._count(message), original=None)
+        return replace(entry, message=message) if entry.original is None else entry
 
     def _known_view(self, max_tokens: int | None) -> View | None:
         """The view of a budget, where nothing changed and nothing expired since it was made."""
@@ -242,6 +294,7 @@ class ShortTermMemory:
                 entry = replace(entry, accesses=known.accesses, pinned=known.pinned)
                 self._tokens -= known.tokens
             self._entries[entry.id] = entry
+            self._gone.pop(entry.id, None)
             self._tokens += entry.tokens
             self._evict(now)
             self._changed()
@@ -285,12 +338,19 @@ class ShortTermMemory:
                 if oldest.protected or oldest.id == latest:
                     break
                 del entries[oldest.id]
+                self._note_gone(oldest.id)
                 self._tokens -= oldest.tokens
                 over = not at_target(self._tokens, len(entries), policy)
             if not over:
                 return
         for entry_id in choose_evictions(list(entries.values()), now, policy, begun=over):
             self._tokens -= entries.pop(entry_id).tokens
+            self._note_gone(entry_id)
+
+    def _note_gone(self, entry_id: str, *, deleted: bool = False) -> None:
+        self._gone[entry_id] = deleted
+        if len(self._gone) > _GONE_KNOWN:
+            del self._gone[next(iter(self._gone))]
 
     def _valid_until(self, entries: Sequence[Entry], now: datetime) -> datetime | None:
         """When the next entry expires."""
@@ -301,3 +361,13 @@ class ShortTermMemory:
         except OverflowError:  # an age that no entry can reach
             return None
         return min((moment for moment in ages if moment >= now), default=None)
+
+
+def _says_the_same(message: Message, other: Message) -> bool:
+    return (
+        message.content == other.content
+        and message.role == other.role
+        and message.name == other.name
+        and message.tool_calls == other.tool_calls
+        and message.tool_call_id == other.tool_call_id
+    )

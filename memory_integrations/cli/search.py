@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -23,6 +23,7 @@ from memory_integrations.cli.options import (
 from memory_integrations.cli.prompt import show_context
 from memory_integrations.cli.show import console, print_json, show_hits
 from memory_integrations.filters import MemoryFilter
+from memory_integrations.messages import as_aware
 
 
 def _moment(text: str) -> datetime:
@@ -31,7 +32,7 @@ def _moment(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r}: expected ISO 8601, such as 2025-05-06 or 2025-05-06T18:30.") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return as_aware(moment)
 
 
 def search(
