@@ -27,13 +27,13 @@ from memory_integrations.decisions import (
     undone,
     validate,
 )
-from memory_integrations.delimiters import as_data, strip_injected
+from memory_integrations.delimiters import strip_injected
 from memory_integrations.errors import FactError, ManagementError, MessageError, StoreUnavailableError
 from memory_integrations.features import FeatureMemory, Json, ShelfSource, open_shelves
 from memory_integrations.journal import JsonlJournal
 from memory_integrations.layout import MemoryHit
 from memory_integrations.long_term import LongTermMemory
-from memory_integrations.messages import Content, Message, transcript_line
+from memory_integrations.messages import Content, Message
 from memory_integrations.policies import ShortTermPolicy
 from memory_integrations.scopes import MemoryScope
 from memory_integrations.short_term import ShortTermMemory
@@ -322,10 +322,12 @@ class MemoryManager:
             said = _without_injected(_checked(message))
             if (said is message or _says_something(said)) and not (said.id and memory.knows(said)):
                 fresh.append(arrived(said, self.scope.session_id, now))
+        # What is stored already and was changed, perhaps to take something out of it, waits for nothing.
+        changed = any(memory.get(message.id or "") for message in fresh)
         ids = memory.extend(fresh)
         if remember:
             self._open.wait(self.scope, fresh)
-            self._store_waiting(unanswered=unanswered)
+            self._store_waiting(unanswered=unanswered or changed)
         self._manage_if_due(sum(message.role == "assistant" for message in fresh))
         return ids
 
@@ -364,8 +366,8 @@ class MemoryManager:
         """What a model should be given for a conversation that is kept elsewhere: an agent's state, another history.
 
         The policy's view of it, the facts, and what is recalled for its latest user message. That message and what
-        came after it, such as the tool calls of an agent at work, is always there; what came after it is not counted,
-        so that the rest stays the same, byte for byte, while the agent works.
+        came after it, the tool calls and results of an agent at work, are always there. The agent's work is not counted
+        (nor in the context's texts), so that the rest stays the same, byte for byte, while it goes on.
 
         Args:
             messages: The conversation, oldest first.
@@ -379,17 +381,25 @@ class MemoryManager:
         Warns:
             BudgetWarning: The latest user message alone is over the budget; it is there all the same.
         """
-        budget = self._budget(self.short_term.policy.max_tokens if max_tokens is None else max_tokens)
+        memory, count = self.short_term, self._open.counter.count_line
+        budget = self._budget(memory.policy.max_tokens if max_tokens is None else max_tokens)
         asked = next((i for i in range(len(messages) - 1, -1, -1) if messages[i].role == "user"), len(messages))
+        turn = messages[asked:]
         hits: list[MemoryHit] = []
-        if asked < len(messages) and recall and budget:
-            turn = [message.id for message in messages[asked:] if message.id]
+        if turn and recall and budget:
             # Some of what is found is in the conversation anyway.
-            hits = self._recall(strip_injected(messages[asked].text), recall + _SHOWN_ANYWAY, turn)
-        count = self._open.counter.count_line
-        at_work = sum(count(f"{as_data(transcript_line(message))}\n") for message in messages[asked + 1 :])
-        view = self.short_term.viewing(messages, turn_stays=True)
-        return assemble(budget + at_work, self.features.render, view, hits, count, self.scope.session_id, recall)
+            own = [message.id for message in turn if message.id]
+            hits = self._recall(strip_injected(turn[0].text), recall + _SHOWN_ANYWAY, own)
+        view, session = memory.viewing(messages[: asked + 1]), self.scope.session_id
+        context = assemble(budget, self.features.render, view, hits, count, session, recall)
+        if len(turn) < 2:
+            return context
+        work = memory.viewing(turn)(_NO_LIMIT)
+        return replace(
+            context,
+            messages=(*context.messages, *work.messages[1:]),
+            dropped=[*context.dropped, *work.dropped],
+        )
 
     def clear_session(self) -> int:
         """Forget the scope's short-term conversation; returns how many messages it had. The rest stays."""

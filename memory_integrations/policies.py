@@ -219,14 +219,7 @@ class _Exchange:
         return (self.message.id or "", *(result.id for result in self.results))
 
 
-def select_view(
-    entries: Sequence[Entry],
-    max_tokens: int,
-    now: datetime,
-    policy: ShortTermPolicy,
-    *,
-    turn_stays: bool = False,
-) -> Selection:
+def select_view(entries: Sequence[Entry], max_tokens: int, now: datetime, policy: ShortTermPolicy) -> Selection:
     """Choose what a model sees: system and pinned entries, the latest user message, then the newest that fit.
 
     A tool call stays with its results, which stand directly after it; the first message that is not a system
@@ -237,8 +230,6 @@ def select_view(
         max_tokens: The budget, in tokens of the entries' contents.
         now: For expiry.
         policy: Gives ``max_age``.
-        turn_stays: Whether what came after the latest user message is there in any case too: an agent that is still
-            at work must see what its tools gave it, or it calls them again.
     """
     reasons: dict[str, DropReason] = {}
     # The last message's calls may still be under way: they wait for their results and are shown as they are.
@@ -246,7 +237,7 @@ def select_view(
     if policy.max_age is not None:
         entries = _unexpired(entries, now, policy, reasons)
     units = _units(entries, waiting, reasons)
-    chosen = _required(units, turn_stays)
+    chosen = _required(units)
     left = max_tokens - sum(units[i].tokens for i in chosen)
     # The newest first and no gaps: a conversation with holes misleads more than a shorter one.
     for i in range(len(units) - 1, -1, -1):
@@ -279,10 +270,10 @@ def _unexpired(
     return [entry for entry in entries if entry.id not in gone]
 
 
-def _required(units: Sequence[Entry | _Exchange], turn_stays: bool) -> set[int]:
+def _required(units: Sequence[Entry | _Exchange]) -> set[int]:
     """The places of what must be shown: protected units, each with the user message before it, and the latest one."""
     latest = next((i for i in range(len(units) - 1, -1, -1) if units[i].message.role == "user"), None)
-    required = set() if latest is None else set(range(latest, len(units) if turn_stays else latest + 1))
+    required = set() if latest is None else {latest}
     for i, unit in enumerate(units):
         if unit.protected:
             required.add(i)

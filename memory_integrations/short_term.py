@@ -14,6 +14,7 @@ from memory_integrations.arrival import arrived, new_id, utc_now
 from memory_integrations.errors import ManagementError, MessageError
 from memory_integrations.messages import Content, Message, as_unicode
 from memory_integrations.policies import (
+    DropReason,
     Entry,
     ShortTermPolicy,
     at_target,
@@ -54,7 +55,7 @@ class ShortTermMemory:
         self._clock = clock
         self._lock = threading.RLock()
         self._entries: OrderedDict[str, Entry] = OrderedDict()
-        self._gone: dict[str, bool] = {}  # ids that were here, and whether they were deleted and not just evicted
+        self._gone: dict[str, DropReason] = {}  # ids that were here, and why they are not any more
         self._tokens = 0
         self._revision = 0
         self._views: dict[int | None, tuple[datetime | None, View]] = {}
@@ -108,7 +109,7 @@ class ShortTermMemory:
             entry = self._entries.pop(entry_id, None)
             if entry is None:
                 return False
-            self._note_gone(entry_id, deleted=True)
+            self._note_gone(entry_id, "deleted")
             self._tokens -= entry.tokens
             self._changed()
             return True
@@ -236,28 +237,31 @@ class ShortTermMemory:
                 self._views[max_tokens] = (self._valid_until(entries, now), view)
         return view
 
-    def viewing(self, messages: Iterable[Message], *, turn_stays: bool = False) -> Callable[[int | None], View]:
+    def viewing(self, messages: Iterable[Message]) -> Callable[[int | None], View]:
         """Views of a conversation that is kept elsewhere, such as an agent's state, under this memory's policy.
 
-        What is known here of a message holds for it: its age, its pin, its compressed text. What was deleted here is
-        left out; evicted it may be, the budget decides.
+        What is known here of a message holds for it: its age, its pin, its compressed text. What was deleted here or
+        expired is left out, the latest user message excepted; of what was evicted for its tokens the budget decides.
 
         Args:
             messages: The conversation, oldest first.
-            turn_stays: Whether what came after the latest user message is always there: an agent at work needs it.
 
         Returns:
             A function that gives the view within a budget of tokens; None means the policy's.
         """
         now = self._clock()
         entries = [self._entry_of(message, now) for message in messages]
-        with self._lock:
-            deleted = {entry.id for entry in entries if self._gone.get(entry.id)}
-        shown = [entry for entry in entries if entry.id not in deleted]
+        latest = latest_user(entries)
+        gone = {
+            entry.id: reason
+            for entry in entries
+            if (reason := self._gone.get(entry.id)) in ("deleted", "expired") and entry.id != latest
+        }
+        shown = [entry for entry in entries if entry.id not in gone]
 
         def view(max_tokens: int | None) -> View:
-            chosen = select_view(shown, self._budget(max_tokens), now, self.policy, turn_stays=turn_stays)
-            return View(replace(chosen, reasons={**chosen.reasons, **dict.fromkeys(deleted, "deleted")}), entries)
+            chosen = select_view(shown, self._budget(max_tokens), now, self.policy)
+            return View(replace(chosen, reasons={**chosen.reasons, **gone}), entries)
 
         return view
 
@@ -270,9 +274,11 @@ class ShortTermMemory:
             message = arrived(message, self.session_id, now)
             assert message.id is not None and message.created_at is not None  # given on arrival
             return Entry(message.id, message, self._count(message), message.created_at)
-        if not _says_the_same(entry.original or entry.message, message):
-            return replace(entry, message=message, tokens=self._count(message), original=None)
-        return replace(entry, message=message) if entry.original is None else entry
+        same = _says_the_same(entry.original or entry.message, message)
+        if same and entry.original is not None:
+            return entry
+        tokens = entry.tokens if same else self._count(message)
+        return Entry(entry.id, message, tokens, entry.created_at, entry.accesses, entry.pinned)
 
     def _known_view(self, max_tokens: int | None) -> View | None:
         """The view of a budget, where nothing changed and nothing expired since it was made."""
@@ -338,17 +344,18 @@ class ShortTermMemory:
                 if oldest.protected or oldest.id == latest:
                     break
                 del entries[oldest.id]
-                self._note_gone(oldest.id)
+                self._note_gone(oldest.id, "budget")
                 self._tokens -= oldest.tokens
                 over = not at_target(self._tokens, len(entries), policy)
             if not over:
                 return
         for entry_id in choose_evictions(list(entries.values()), now, policy, begun=over):
-            self._tokens -= entries.pop(entry_id).tokens
-            self._note_gone(entry_id)
+            entry = entries.pop(entry_id)
+            self._tokens -= entry.tokens
+            self._note_gone(entry_id, "expired" if expired(entry, now, policy) else "budget")
 
-    def _note_gone(self, entry_id: str, *, deleted: bool = False) -> None:
-        self._gone[entry_id] = deleted
+    def _note_gone(self, entry_id: str, reason: DropReason) -> None:
+        self._gone[entry_id] = reason
         if len(self._gone) > _GONE_KNOWN:
             del self._gone[next(iter(self._gone))]
 

@@ -23,7 +23,7 @@ def of_run(
     config: RunnableConfig | None = None,
     context: Any = None,
     *,
-    require_user: bool = False,
+    require_user: bool | None = None,
 ) -> MemoryManager:
     """The memory of the user and the session that a run names.
 
@@ -33,11 +33,11 @@ def of_run(
         memory: The manager that a component was given.
         config: The run's config; None means the one that is under way.
         context: The run's context, a mapping or an object, of which ``user_id`` and ``thread_id`` count.
-        require_user: Whether a user must be known.
+        require_user: True: a user must be known; False: a user or a session; None: neither, and the memory is then the
+            manager's own.
 
     Raises:
-        ScopeError: No user is known where one is required, none and no session where not; or the run names two users,
-            or another user than the manager's.
+        ScopeError: What is required is not known; or the run names two users, or another user than the manager's.
     """
     configurable = ensure_config(config).get("configurable") or {}
     user = _agreed(USER, [_id(USER, source) for source in (context, configurable)], memory.scope.user_id)
@@ -47,6 +47,11 @@ def of_run(
         raise ScopeError(
             f"The run names no user. Pass config={{'configurable': {{'{USER}': ...}}}}, or a context with {USER}; or "
             "give a memory that is a user's; or allow it by require_user=False: then the session alone has the memory."
+        )
+    if require_user is False and user is None and session is None:
+        raise ScopeError(
+            f"The run names neither a user nor a session, so everybody would share one memory. Pass "
+            f"config={{'configurable': {{'{SESSIONS[0]}': ...}}}}, or '{USER}' too."
         )
     return memory.for_scope(MemoryScope(user, session))
 

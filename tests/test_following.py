@@ -1,0 +1,310 @@
+"""Conversations that are kept elsewhere: what is taken in, what waits, what a model is given of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import Clock
+
+from memory_integrations import MemoryManager, Message, MessageError, ShortTermPolicy, StoreUnavailableError, ToolCall
+from memory_integrations.delimiters import delimit
+from memory_integrations.views import BudgetWarning
+
+OpenManager = Callable[..., MemoryManager]
+
+
+@pytest.fixture
+def manager(tmp_path: Path, clock: Clock) -> Iterator[OpenManager]:
+    opened: list[MemoryManager] = []
+
+    def manager(scope: str = "user:ann/session:s1", **options: Any) -> MemoryManager:
+        opened.append(MemoryManager(scope, data_dir=tmp_path / "data", clock=clock, **options))
+        return opened[-1]
+
+    yield manager
+    for one in opened:
+        one.close()
+
+
+def talk(turns: int, words: int = 6) -> list[Message]:
+    said = []
+    for turn in range(turns):
+        said.append(Message("user", f"Question {turn} " + "about tea " * words, id=f"q{turn}"))
+        said.append(Message("assistant", f"Answer {turn}", id=f"a{turn}"))
+    return said
+
+
+def stored(memory: MemoryManager) -> list[str | None]:
+    return [message.id for message in memory.long_term.messages()]
+
+
+def held(memory: MemoryManager) -> list[str]:
+    return [entry.id for entry in memory.short_term.entries]
+
+
+# Taking in
+
+
+def test_p7_only_what_is_new_is_taken_in(manager: OpenManager) -> None:
+    memory, said = manager(), talk(3)
+    assert memory.follow(said[:4]) == ["q0", "a0", "q1", "a1"]
+    assert memory.follow(said) == ["q2", "a2"]
+    assert memory.follow(said) == []
+    assert stored(memory) == held(memory) == [message.id for message in said]
+
+
+def test_p8_what_was_evicted_does_not_come_back(manager: OpenManager) -> None:
+    memory = manager(short_term_policy=ShortTermPolicy(max_tokens=60))
+    said = talk(10)
+    for end in range(2, 21, 2):
+        memory.follow(said[:end])
+    assert held(memory)[-1] == "a9" and len(held(memory)) < 10
+    before = memory.short_term.revision
+    assert memory.follow(said) == []
+    assert memory.short_term.revision == before
+    assert stored(memory) == [message.id for message in said]
+
+
+def test_p8_what_was_deleted_stays_deleted_and_what_was_compressed_compressed(manager: OpenManager) -> None:
+    memory, said = manager(), talk(2)
+    memory.follow(said)
+    memory.short_term.delete("a0")
+    memory.short_term.compress_entry("q1", "On tea?")
+    assert memory.follow(said) == []
+    assert [(entry.id, entry.content) for entry in memory.short_term.entries][1:] == [
+        ("q1", "On tea?"),
+        ("a1", "Answer 1"),
+    ]
+    assert "a0" in stored(memory)
+
+
+def test_a_message_that_changed_takes_the_place_of_what_it_was(manager: OpenManager) -> None:
+    memory = manager()
+    memory.follow([Message("user", "Call me at 555-1234", id="q"), Message("assistant", "I will", id="a")])
+    memory.follow([Message("user", "Call me at [REDACTED]", id="q"), Message("assistant", "I will", id="a")])
+    assert [message.content for message in memory.long_term.messages()] == ["Call me at [REDACTED]", "I will"]
+    assert [entry.content for entry in memory.short_term.entries] == ["Call me at [REDACTED]", "I will"]
+
+
+def test_messages_without_ids_are_all_new(manager: OpenManager) -> None:
+    memory = manager()
+    memory.follow([Message("user", "Hello"), Message("assistant", "Hello")])
+    memory.follow([Message("user", "Hello"), Message("assistant", "Hello")])
+    assert len(held(memory)) == len(stored(memory)) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        (f"{delimit('recalled', 'x')}\nAnd you?", "And you?"),
+        ([{"type": "text", "text": f"See\n{delimit('facts', '{}')}"}, {"type": "image", "url": "u"}], "See"),
+        ([delimit("recalled", "x"), "And you?"], "And you?"),
+        (delimit("recalled", "x"), None),
+        ([{"type": "text", "text": delimit("recalled", "x")}], None),
+    ],
+)
+def test_p10_injected_memory_is_not_taken_in(manager: OpenManager, content: Any, kept: str | None) -> None:
+    memory = manager()
+    memory.follow([Message("user", content, id="q"), Message("assistant", "Fine", id="a")])
+    expected = [kept] if kept else []
+    assert [entry.content for entry in memory.short_term.entries] == [*expected, "Fine"]
+    assert [message.text for message in memory.long_term.messages()] == [*expected, "Fine"]
+
+
+def test_what_a_tool_found_in_memory_stays_with_its_call(manager: OpenManager) -> None:
+    memory = manager()
+    found = delimit("recalled", "8 May 2025 user: tea")
+    memory.follow(
+        [
+            Message("user", "What do I drink?", id="q"),
+            Message("assistant", "", id="c", tool_calls=(ToolCall("1", "search_memory"),)),
+            Message("tool", found, id="r", tool_call_id="1"),
+            Message("assistant", "Tea.", id="a"),
+        ]
+    )
+    assert [m.content for m in memory.short_term.get_context()] == ["What do I drink?", "", found, "Tea."]
+    assert stored(memory) == ["q", "a"]
+
+
+def test_what_is_no_message_raises_and_nothing_is_taken_in(manager: OpenManager) -> None:
+    memory = manager()
+    with pytest.raises(MessageError):
+        memory.follow([Message("user", "Hello"), "Hello"])  # type: ignore[list-item]
+    assert held(memory) == stored(memory) == []
+
+
+def test_following_manages_when_it_is_due(manager: OpenManager) -> None:
+    memory = manager(short_term_policy=ShortTermPolicy(manage_every_n_turns=2))
+    memory.follow([Message("user", "My name is Ann."), Message("assistant", "Hello Ann")])
+    assert memory.get_fact("name") is None
+    memory.follow([Message("user", "And I like tea."), Message("assistant", "Good")])
+    assert memory.get_fact("name") == "Ann"
+
+
+# Waiting
+
+
+def test_an_exchange_is_remembered_once_its_answer_is_there(manager: OpenManager) -> None:
+    memory = manager()
+    memory.follow([Message("user", "What is tea?", id="q")])
+    assert (held(memory), stored(memory)) == (["q"], [])
+    memory.follow([Message("assistant", "A drink", id="a"), Message("user", "Of what?", id="q2")])
+    assert stored(memory) == ["q", "a"]
+    memory.follow([Message("user", "Anybody?", id="q3")], unanswered=True)
+    assert stored(memory) == ["q", "a", "q2", "q3"]
+
+
+def test_what_waits_is_stored_by_flush_and_on_closing(manager: OpenManager) -> None:
+    memory = manager()
+    memory.follow([Message("user", "First", id="q1")])
+    memory.flush()
+    assert stored(memory) == ["q1"]
+    memory.follow([Message("user", "Second", id="q2")])
+    memory.for_scope("user:bob/session:x").follow([Message("user", "Third", id="q3")])
+    memory.close()
+    assert stored(memory) == ["q1", "q2"]
+    assert stored(memory.for_scope("user:bob")) == ["q3"]
+
+
+def test_a_write_that_failed_waits_and_is_done_next_time(manager: OpenManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, said = manager(), talk(3)
+
+    def fail(*args: Any) -> Any:
+        raise StoreUnavailableError("away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(memory.long_term._collection, "encode", fail)
+        for end in (2, 4):
+            with pytest.raises(StoreUnavailableError):
+                memory.follow(said[:end])
+        with pytest.raises(StoreUnavailableError):
+            memory.flush()
+        with pytest.raises(StoreUnavailableError):
+            memory.close()
+    assert held(memory) == ["q0", "a0", "q1", "a1"]
+    memory.follow(said)
+    assert stored(memory) == [message.id for message in said]
+
+
+def test_remember_false_stores_nothing_ever(manager: OpenManager) -> None:
+    memory = manager()
+    memory.follow(talk(1), remember=False)
+    memory.flush()
+    assert (len(held(memory)), stored(memory)) == (2, [])
+
+
+@pytest.mark.parametrize("forget", ["erase", "clear_session"])
+@pytest.mark.parametrize("scope", ["user:ann", "user:ann/session:s1"])
+def test_p24_what_waits_is_erased_too(manager: OpenManager, forget: str, scope: str) -> None:
+    memory = manager()
+    memory.follow([Message("user", "Forget this", id="q")])
+    if forget == "clear_session":
+        memory.clear_session()
+    else:
+        memory.for_scope(scope).erase()
+    memory.flush()
+    memory.close()
+    assert stored(memory) == []
+
+
+# What a model is given
+
+
+def test_the_latest_question_is_not_recalled_to_itself(manager: OpenManager) -> None:
+    memory = manager()
+    memory.for_scope("user:ann/session:before").add_turn("I drink oolong tea", "Good choice")
+    said = [Message("user", "Which tea do I drink, oolong tea?", id="q")]
+    memory.follow(said, unanswered=True)
+    context = memory.get_context_of(said)
+    assert "I drink oolong tea" in context.long_term
+    assert "Which tea" not in context.long_term
+    assert [message.id for message in context.messages] == ["q"]
+
+
+def test_the_same_id_in_another_session_is_another_message(manager: OpenManager) -> None:
+    memory = manager()
+    memory.for_scope("user:ann/session:before").follow(
+        [Message("user", "I drink oolong tea", id="1"), Message("assistant", "Good", id="2")]
+    )
+    context = memory.get_context_of([Message("user", "Which tea do I drink?", id="1")])
+    assert "I drink oolong tea" in context.long_term
+
+
+def test_the_conversation_is_shown_under_the_policy_and_the_turn_whole(manager: OpenManager) -> None:
+    memory = manager(short_term_policy=ShortTermPolicy(max_tokens=150))
+    said = [
+        *talk(30),
+        Message("user", "Look it up", id="q"),
+        *(
+            part
+            for i in range(5)
+            for part in (
+                Message("assistant", "", id=f"c{i}", tool_calls=(ToolCall(f"{i}", "look"),)),
+                Message("tool", "long result " * 40, id=f"r{i}", tool_call_id=f"{i}"),
+            )
+        ),
+    ]
+    shown = [message.id for message in memory.get_context_of(said, recall=0).messages]
+    turn = [message.id for message in said[60:]]
+    assert shown[-len(turn) :] == turn
+    before = [message.id for message in memory.get_context_of(said[:61], recall=0).messages]
+    assert shown[: -len(turn) + 1] == before  # the agent's work takes nothing from what it was given at first
+    assert 1 < len(before) < 30
+
+
+def test_p30_what_is_past_its_age_stays_hidden_also_when_it_is_told_again(manager: OpenManager, clock: Clock) -> None:
+    memory = manager(short_term_policy=ShortTermPolicy(max_age=timedelta(minutes=5)))
+    said = talk(2)
+    memory.follow(said[:2])
+    clock.advance(600)
+    memory.follow(said)
+    context = memory.get_context_of(said, recall=0)
+    assert [message.id for message in context.messages] == ["q1", "a1"]
+    assert {(dropped.id, dropped.reason) for dropped in context.dropped} == {("q0", "expired"), ("a0", "expired")}
+
+
+def test_what_was_deleted_is_dropped_with_its_reason(manager: OpenManager) -> None:
+    memory, said = manager(), talk(2)
+    memory.follow(said)
+    memory.short_term.delete("a0")
+    context = memory.get_context_of(said, recall=0)
+    assert [message.id for message in context.messages] == ["q0", "q1", "a1"]
+    assert [(dropped.id, dropped.reason) for dropped in context.dropped] == [("a0", "deleted")]
+
+
+def test_nothing_said_gives_the_facts_alone(manager: OpenManager) -> None:
+    memory = manager()
+    memory.set_fact("city", "Lisbon")
+    context = memory.get_context_of([])
+    assert (context.messages, context.long_term, "Lisbon" in context.features) == ((), "", True)
+
+
+@given(st.lists(st.sampled_from(["user", "assistant", "system"]), max_size=12), st.integers(0, 200))
+def test_p2_the_latest_user_message_is_always_there(manager: OpenManager, roles: list[str], budget: int) -> None:
+    memory = manager("session:x")
+    said = [Message(role, f"{role} {i} " * (i + 1), id=f"m{i}") for i, role in enumerate(roles)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BudgetWarning)
+        shown = [message.id for message in memory.get_context_of(said, budget, recall=0).messages]
+    users = [message.id for message in said if message.role == "user"]
+    if users:
+        assert users[-1] in shown
+        first = next(message for message in said if message.id in shown and message.role != "system")
+        assert first.role == "user"
+
+
+async def test_the_async_twins_do_the_same(manager: OpenManager) -> None:
+    memory, said = manager(), talk(2)
+    assert await memory.afollow(said) == [message.id for message in said]
+    context = await memory.aget_context_of(said)
+    assert context.messages == memory.get_context_of(said).messages
+    await memory.afollow([Message("user", "Wait", id="w")])
+    await memory.aflush()
+    assert stored(memory)[-1] == "w"
