@@ -23,12 +23,32 @@ def test_a_python_block_runs(block: str, tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-def test_the_quick_start_shows_what_it_says(tmp_path: Path) -> None:
-    block = next(block for block in blocks("python") if "MemoryManager(" in block)
+def printed(containing: str, tmp_path: Path) -> tuple[str, str]:
+    """The first Python block that contains a text, and what it prints."""
+    block = next(block for block in blocks("python") if containing in block)
     ran = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert '"name": "John"' in ran.stdout
-    assert '"city": "Lisbon"' in ran.stdout
-    assert "user: My name is John. I live in Lisbon." in ran.stdout
+    return block, ran.stdout
+
+
+def test_the_agent_is_the_first_example_and_prints_what_its_comments_say(tmp_path: Path) -> None:
+    block, told = printed("create_agent", tmp_path)
+    assert block == blocks("python")[0]
+    expected = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
+    assert len(expected) == 3
+    assert told.splitlines() == expected
+
+
+def test_the_chat_history_is_the_second_example_and_knows_what_was_said(tmp_path: Path) -> None:
+    block, told = printed("ShortTermChatMessageHistory(", tmp_path)
+    assert block == blocks("python")[1]
+    assert told == "Noted: I play the oboe. 2\n"
+
+
+def test_the_core_alone_shows_what_it_says(tmp_path: Path) -> None:
+    block, told = printed("manage_short_term()", tmp_path)
+    assert '"name": "John"' in told
+    assert '"city": "Lisbon"' in told
+    assert "user: My name is John. I live in Lisbon." in told
     assert len(block.strip().splitlines()) <= 12
 
 

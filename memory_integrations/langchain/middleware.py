@@ -26,7 +26,7 @@ _log = logging.getLogger("memory_integrations")
 Placement = Literal["user", "last", "system"]
 
 
-class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
+class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
     """Gives an agent the user's memory at each model call, and remembers each turn.
 
     The model sees the facts at the end of the system message, the conversation under the memory's ``ShortTermPolicy``,
