@@ -24,7 +24,7 @@ class MemoryFilter:
         session_id: The session in which it was said.
         role: Who said it: "user", "assistant".
         name: The speaker's or the file's name.
-        kind: "message" or "file".
+        kind: "message", "file" or "item" (of a ``MemoryStore``).
         metadata: What the message's own metadata says, by its keys at the top level; text, whole numbers, booleans.
 
     Raises:

@@ -128,6 +128,12 @@ def as_message(points: Sequence[Any]) -> Message:
     )
 
 
+def is_expired(point: Any, now: datetime) -> bool:
+    """Whether what a point says had a time to live, and that is over."""
+    expires = metadata_of(point).get("expires_at")
+    return expires is not None and datetime.fromisoformat(expires) <= now
+
+
 def speaker_of(fields: Mapping[str, Any]) -> str:
     """Who said it: the name, else the role."""
     return str(fields.get("name") or fields.get("role") or "note")

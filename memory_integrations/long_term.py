@@ -10,10 +10,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from memory_integrations.arrival import arrived, utc_now
-from memory_integrations.collection import PAGE, MemoryCollection, batched, in_order, tagged, within_corpus
+from memory_integrations.collection import PAGE, MemoryCollection, batched, equals, in_order, tagged, within_corpus
 from memory_integrations.delimiters import strip_injected
 from memory_integrations.errors import MessageError
-from memory_integrations.filters import MemoryFilter, Scalar
+from memory_integrations.filters import MemoryFilter
 from memory_integrations.layout import (
     DENSE,
     SPARSE,
@@ -21,6 +21,7 @@ from memory_integrations.layout import (
     as_message,
     as_metadata,
     id_of,
+    is_expired,
     key_of,
     metadata_of,
     pieces,
@@ -29,6 +30,7 @@ from memory_integrations.layout import (
     text_of,
 )
 from memory_integrations.messages import Message, as_unicode, as_utc
+from memory_integrations.namespaces import own_tag
 from memory_integrations.scopes import MemoryScope
 from memory_integrations.tokens import TokenCounter, check_budget
 
@@ -170,10 +172,11 @@ class LongTermMemory:
         """Remove everything of the scope, or of one of its sessions, physically; returns how many memories."""
         from qdrant_client import models
 
-        conditions = [] if session_id is None else [_equals("metadata.session_id", session_id)]
-        count = self._count(*conditions)
-        selector = models.FilterSelector(filter=tagged([self.scope.tag], *conditions))
-        self._collection.delete(self.scope.tag, selector)
+        conditions = [] if session_id is None else [equals("metadata.session_id", session_id)]
+        # With everything of a scope goes what stores of the scope keep for themselves.
+        tags = [self.scope.tag] if conditions else [self.scope.tag, own_tag(self.scope)]
+        count = self._count(tags, *conditions)
+        self._collection.delete(self.scope.tag, models.FilterSelector(filter=tagged(tags, *conditions)))
         return count
 
     def reembed(self, progress: Progress | None = None) -> int:
@@ -251,7 +254,7 @@ class LongTermMemory:
         # The engine meets the conditions, but a neighbour of what it found may not: then further ones are needed.
         enough = sys.maxsize if wanted else 2 * limit + len(without)
         ranked = self._rank(query, tags, [*wanted, *_without(hidden)], enough, explain)
-        hits = _Hits(limit)
+        hits, now = _Hits(limit), self._clock()
         for batch in batched(ranked, limit):
             stored = self._collection.retrieve(id_of(found.point) for found in batch)
             points = {
@@ -260,6 +263,7 @@ class LongTermMemory:
                 if _is_within(point, since, until)
                 and (where is None or where.allows(metadata_of(point)))
                 and str(point.id) not in hidden
+                and not is_expired(point, now)
             }
             hits.add((found, points[found.point]) for found in batch if found.point in points)
             if hits.complete:
@@ -293,11 +297,12 @@ class LongTermMemory:
 
     def count(self) -> int:
         """How many memories the scope itself has, exactly."""
-        return self._count()
+        return self._count([self.scope.tag])
 
     def messages(self) -> Iterator[Message]:
-        """Every message of the scope in the order in which it was said, through all pages."""
-        points = in_order(self._collection.scroll(tagged([self.scope.tag])))
+        """Every message and file summary of the scope in the order in which it came, through all pages."""
+        stored = self._collection.scroll(tagged([self.scope.tag]))
+        points = in_order(point for point in stored if metadata_of(point).get("kind") != "item")
         for _, same in groupby(points, key=lambda point: metadata_of(point).get("message_id", str(point.id))):
             yield as_message(list(same))
 
@@ -438,11 +443,11 @@ class LongTermMemory:
         vector: list[float] = weighted(question, weight)
         return vector
 
-    def _count(self, *conditions: models.Condition) -> int:
+    def _count(self, tags: Sequence[str], *conditions: models.Condition) -> int:
         from qdrant_client import models
 
         further = models.FieldCondition(key="metadata.piece", range=models.Range(gt=0))
-        first = tagged([self.scope.tag], *conditions)
+        first = tagged(tags, *conditions)
         first.must_not = [further]
         return self._collection.open().count(self._collection.name, count_filter=first, exact=True).count
 
@@ -523,7 +528,7 @@ def _where(where: MemoryFilter | None) -> list[models.Condition]:
     conditions: list[models.Condition] = []
     for path, allowed in where.conditions.items() if where else ():
         key = ".".join(["metadata", *path[:-1], f'"{path[-1]}"'])
-        conditions.append(models.Filter(should=[_equals(key, value) for value in allowed]))
+        conditions.append(models.Filter(should=[equals(key, value) for value in allowed]))
     return conditions
 
 
@@ -542,9 +547,3 @@ def _is_within(point: Any, since: datetime | None, until: datetime | None) -> bo
     created = metadata_of(point).get("created_at")
     moment = datetime.fromisoformat(created) if created else None
     return moment is not None and (since is None or moment >= since) and (until is None or moment < until)
-
-
-def _equals(key: str, value: Scalar) -> models.Condition:
-    from qdrant_client import models
-
-    return models.FieldCondition(key=key, match=models.MatchValue(value=value))
