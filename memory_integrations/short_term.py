@@ -27,8 +27,8 @@ from memory_integrations.policies import (
 from memory_integrations.tokens import TokenCounter, check_budget
 from memory_integrations.views import View, warn_of_overflow
 
-_GONE_KNOWN = 10_000
-"""Ids of messages that are gone which a conversation still knows, so that they do not come back."""
+_GONE_KNOWN = 5_000
+"""Of so many messages that are gone, and up to twice as many, a conversation knows the ids: they do not come back."""
 
 
 class ShortTermMemory:
@@ -56,6 +56,7 @@ class ShortTermMemory:
         self._lock = threading.RLock()
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._gone: dict[str, DropReason] = {}  # ids that were here, and why they are not any more
+        self._gone_before: dict[str, DropReason] = {}
         self._tokens = 0
         self._revision = 0
         self._views: dict[int | None, tuple[datetime | None, View]] = {}
@@ -151,7 +152,7 @@ class ShortTermMemory:
         with self._lock:
             count = len(self._entries)
             self._entries.clear()
-            self._gone.clear()
+            self._gone, self._gone_before = {}, {}
             self._tokens = 0
             self._changed()
             return count
@@ -160,8 +161,6 @@ class ShortTermMemory:
         """Make these the entries, in this order: the way back from a change."""
         with self._lock:
             self._entries = OrderedDict((entry.id, entry) for entry in entries)
-            for entry_id in self._entries:
-                self._gone.pop(entry_id, None)
             self._tokens = sum(entry.tokens for entry in self._entries.values())
             self._changed()
 
@@ -192,7 +191,7 @@ class ShortTermMemory:
         with self._lock:
             entry = self._entries.get(message.id or "")
             if entry is None:
-                return message.id in self._gone
+                return message.id in self._gone or message.id in self._gone_before
             return _says_the_same(entry.original or entry.message, message)
 
     def __len__(self) -> int:
@@ -255,7 +254,7 @@ class ShortTermMemory:
         gone = {
             entry.id: reason
             for entry in entries
-            if (reason := self._gone.get(entry.id)) in ("deleted", "expired") and entry.id != latest
+            if (reason := self._why_gone(entry.id)) in ("deleted", "expired") and entry.id != latest
         }
         shown = [entry for entry in entries if entry.id not in gone]
 
@@ -300,7 +299,6 @@ class ShortTermMemory:
                 entry = replace(entry, accesses=known.accesses, pinned=known.pinned)
                 self._tokens -= known.tokens
             self._entries[entry.id] = entry
-            self._gone.pop(entry.id, None)
             self._tokens += entry.tokens
             self._evict(now)
             self._changed()
@@ -356,8 +354,13 @@ class ShortTermMemory:
 
     def _note_gone(self, entry_id: str, reason: DropReason) -> None:
         self._gone[entry_id] = reason
-        if len(self._gone) > _GONE_KNOWN:
-            del self._gone[next(iter(self._gone))]
+        if len(self._gone) > _GONE_KNOWN:  # the older half is forgotten at once: one by one would cost more
+            self._gone, self._gone_before = {}, self._gone
+
+    def _why_gone(self, entry_id: str) -> DropReason | None:
+        if entry_id in self._entries:
+            return None
+        return self._gone.get(entry_id) or self._gone_before.get(entry_id)
 
     def _valid_until(self, entries: Sequence[Entry], now: datetime) -> datetime | None:
         """When the next entry expires."""
