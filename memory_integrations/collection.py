@@ -149,10 +149,14 @@ class MemoryCollection:
             for point in self.open().retrieve(self.name, list(batch), with_payload=True)
         ]
 
-    def delete(self, tag: str, selector: models.PointIdsList | models.FilterSelector) -> None:
-        """Delete points of a scope, physically: nothing of them is left in any file of the embedded engine."""
+    def delete(self, tag: str, selector: models.PointIdsList | models.FilterSelector | None) -> None:
+        """Delete points of a scope, physically: nothing of them is left in any file of the embedded engine.
+
+        None deletes no further point; what was overwritten goes all the same.
+        """
         client = self.open()
-        client.delete(self.name, points_selector=selector, wait=True)
+        if selector is not None:
+            client.delete(self.name, points_selector=selector, wait=True)
         self.forget(tag)
         # The embedded engine keeps deleted payloads until its files are written anew; a server does so by itself.
         purge = getattr(client, "purge", None)

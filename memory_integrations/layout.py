@@ -22,6 +22,8 @@ DENSE = ""
 """langchain_qdrant's name of the dense vector."""
 SPARSE = "langchain-sparse"
 """langchain_qdrant's name of the sparse vector."""
+DELETED = "deleted"
+"""What the scope of a point says that stands for a deleted message; no scope prints as it."""
 PIECE_CHARACTERS = 1200
 """A longer text is stored in pieces of about this length (some 300 tokens of English)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from memory_integrations.delimiters import strip_injected
 from memory_integrations.errors import MessageError
 from memory_integrations.filters import MemoryFilter
 from memory_integrations.layout import (
+    DELETED,
     DENSE,
     SPARSE,
     MemoryHit,
@@ -46,6 +48,7 @@ _PIECES_SHOWN = 2
 _PIECE_SHARE = 0.9
 _PIECES_HIDDEN = 16
 """Of a message that a search leaves out, so many pieces are."""
+_WORD = re.compile(r"\w+")
 _REMEMBERED_ROLES = frozenset(("user", "assistant"))
 
 
@@ -154,7 +157,10 @@ class LongTermMemory:
         return self._write([(message, message.text)], given={message_id}, kind="file")[0]
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Delete memories of this scope by their ids (``MemoryHit.id``); others' are not touched.
+        """Delete memories of this scope by their ids (``MemoryHit.id``), physically; others' are not touched.
+
+        A deleted message stays deleted: a conversation that is told again (``MemoryManager.follow``) does not bring it
+        back. What says nearly the same is another memory: ``search(distinct=False)`` shows them all.
 
         Returns:
             How many there were.
@@ -164,20 +170,37 @@ class LongTermMemory:
         tag = self.scope.tag
         own = [point for point in self._collection.retrieve(ids) if metadata_of(point).get("scope") == tag]
         if own:
-            every = [str(point.id) for point in own] + [id_ for point in own for id_ in _further_pieces(tag, point)]
-            self._collection.delete(tag, models.PointIdsList(points=list(every)))
+            self._bury(own)
+            every = [str(point.id) for point in own if not _is_message(point)]
+            every += [id_ for point in own for id_ in _further_pieces(tag, point)]
+            self._collection.delete(tag, models.PointIdsList(points=list(every)) if every else None)
         return len(own)
 
     def erase(self, session_id: str | None = None) -> int:
-        """Remove everything of the scope, or of one of its sessions, physically; returns how many memories."""
+        """Remove everything of the scope, or of one of its sessions, physically; returns how many memories.
+
+        As with :meth:`delete`, a conversation that is told again brings nothing back.
+        """
         from qdrant_client import models
 
         conditions = [] if session_id is None else [equals("metadata.session_id", session_id)]
         # With everything of a scope goes what stores of the scope keep for themselves.
         tags = [self.scope.tag] if conditions else [self.scope.tag, own_tag(self.scope)]
         count = self._count(tags, *conditions)
+        for batch in batched(self._collection.scroll(tagged([self.scope.tag], *conditions)), PAGE):
+            self._bury(batch)
         self._collection.delete(self.scope.tag, models.FilterSelector(filter=tagged(tags, *conditions)))
         return count
+
+    def deleted(self, messages: Iterable[Message]) -> set[str]:
+        """The ids of those messages of this session that were stored once and deleted."""
+        places = {
+            point_id(self.scope.tag, message.session_id or self.session_id, message.id): message.id
+            for message in messages
+            if message.id
+        }
+        found = self._collection.retrieve(places)
+        return {places[str(point.id)] for point in found if metadata_of(point).get("scope") == DELETED}
 
     def reembed(self, progress: Progress | None = None) -> int:
         """Embed the memories of all scopes anew, with the embedding and language that this memory is opened with.
@@ -216,11 +239,12 @@ class LongTermMemory:
         until: datetime | None = None,
         where: MemoryFilter | None = None,
         without: Collection[str] = (),
+        distinct: bool = True,
         explain: bool = False,
     ) -> list[MemoryHit]:
         """Find memories, the scope's own and global ones.
 
-        What says nearly the same as a better hit is left out, and the pieces of one long text are one hit.
+        The pieces of one long text are one hit.
 
         Args:
             query: A question or any text. A time that it names ("in May", "last week") prefers what was said then.
@@ -230,6 +254,8 @@ class LongTermMemory:
             where: Only what meets these conditions.
             without: Ids of messages of this session that are left out, such as the question's own: it is what is most
                 like itself.
+            distinct: Leave out what says nearly the same as a better hit; of an assistant's echo and what the user said
+                the latter is shown.
             explain: Say what each signal gave to a score.
 
         Returns:
@@ -254,7 +280,7 @@ class LongTermMemory:
         # The engine meets the conditions, but a neighbour of what it found may not: then further ones are needed.
         enough = sys.maxsize if wanted else 2 * limit + len(without)
         ranked = self._rank(query, tags, [*wanted, *_without(hidden)], enough, explain)
-        hits, now = _Hits(limit), self._clock()
+        hits, now = _Hits(limit, distinct), self._clock()
         for batch in batched(ranked, limit):
             stored = self._collection.retrieve(id_of(found.point) for found in batch)
             points = {
@@ -372,9 +398,23 @@ class LongTermMemory:
         collection.note(tag, points)
         return places
 
+    def _bury(self, points: Iterable[Any]) -> None:
+        """Put a mark in the place of messages that are deleted: their id, which is a hash, and nothing they said."""
+        from qdrant_client import models
+
+        mark = {"page_content": "", "metadata": {"scope": DELETED}}
+        marks = [
+            models.PointStruct(id=point.id, vector={}, payload=mark)
+            for point in points
+            if _is_message(point) and not metadata_of(point).get("piece")
+        ]
+        if marks:
+            self._collection.open().upsert(self._collection.name, points=marks, wait=True)
+
     def _stored(self, places: Iterable[str]) -> dict[str, list[models.Record]]:
         """The messages that are stored already, by the ids of their first points: each as its points, in order."""
-        first = {str(point.id): point for point in self._collection.retrieve(places)}
+        there = self._collection.retrieve(places)
+        first = {str(point.id): point for point in there if metadata_of(point).get("scope") != DELETED}
         further = {place: _further_pieces(self.scope.tag, point) for place, point in first.items()}
         rest = {str(p.id): p for p in self._collection.retrieve(id_ for ids in further.values() for id_ in ids)}
         return {place: [first[place], *(rest[id_] for id_ in ids if id_ in rest)] for place, ids in further.items()}
@@ -465,6 +505,10 @@ def _whole(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in metadata.items() if key not in ("piece", "pieces", "order")}
 
 
+def _is_message(point: Any) -> bool:
+    return metadata_of(point).get("kind") == "message"
+
+
 def _further_pieces(tag: str, point: Any) -> list[str]:
     """The ids of a stored text's further pieces."""
     fields = metadata_of(point)
@@ -475,11 +519,11 @@ def _further_pieces(tag: str, point: Any) -> list[str]:
 class _Hits:
     """Collects ranked points, best first, into hits: the pieces of one text together, and nothing said twice."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, distinct: bool) -> None:
         from memory_integrations.ranking import Distinct
 
         self._limit = limit
-        self._distinct = Distinct()
+        self._distinct = Distinct() if distinct else None
         self._by_message: dict[Any, list[tuple[Ranked, Any]]] = {}
 
     @property
@@ -492,8 +536,22 @@ class _Hits:
             message = fields.get("scope"), fields.get("session_id"), fields.get("message_id", ranked.point)
             if message in self._by_message:
                 self._by_message[message].append((ranked, point))
-            elif not self.complete and self._distinct.is_new(frozenset(text_of(point).lower().split())):
-                self._by_message[message] = [(ranked, point)]
+            elif not self.complete:
+                words = frozenset(_WORD.findall(text_of(point).lower()))
+                twin = self._distinct.twin_of(words, message) if self._distinct else None
+                if twin is None:
+                    self._by_message[message] = [(ranked, point)]
+                elif fields.get("role") == "user":
+                    self._prefer(message, point, twin)
+
+    def _prefer(self, message: Any, point: Any, twin: Any) -> None:
+        """Show what the user said in the place of an assistant's echo of it."""
+        echo = self._by_message.get(twin)
+        if echo and metadata_of(echo[0][1]).get("role") == "assistant":
+            self._by_message = {
+                message if key == twin else key: [(echo[0][0], point)] if key == twin else pieces_
+                for key, pieces_ in self._by_message.items()
+            }
 
     def as_list(self) -> list[MemoryHit]:
         return [_hit(found) for found in self._by_message.values()]

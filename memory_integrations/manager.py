@@ -28,7 +28,7 @@ from memory_integrations.decisions import (
     validate,
 )
 from memory_integrations.delimiters import strip_injected
-from memory_integrations.errors import FactError, ManagementError, MessageError, StoreUnavailableError
+from memory_integrations.errors import FactError, ManagementError, MessageError, StoreError, StoreUnavailableError
 from memory_integrations.features import FeatureMemory, Json, ShelfSource, open_shelves
 from memory_integrations.journal import JsonlJournal
 from memory_integrations.layout import MemoryHit
@@ -300,8 +300,8 @@ class MemoryManager:
         """Take in what is new of a conversation that is kept elsewhere: an agent's state, another chat history.
 
         It goes to short-term memory at once, and to long-term memory an exchange at a time, once its answer is there.
-        What was taken in before is passed over, also where it was evicted since, so the whole conversation may be
-        given again and again. Blocks of injected memory are left out.
+        What was taken in before is passed over, also where it was evicted, deleted or erased since, so the whole
+        conversation may be given again and again. Blocks of injected memory are left out.
 
         Args:
             messages: The conversation, or the end of it, oldest first.
@@ -322,6 +322,8 @@ class MemoryManager:
             said = _without_injected(_checked(message))
             if (said is message or _says_something(said)) and not (said.id and memory.knows(said)):
                 fresh.append(arrived(said, self.scope.session_id, now))
+        if remember and fresh:
+            fresh = self._not_deleted(fresh)
         # What is stored already and was changed, perhaps to take something out of it, waits for nothing.
         changed = any(memory.get(message.id or "") for message in fresh)
         ids = memory.extend(fresh)
@@ -514,7 +516,8 @@ class MemoryManager:
     def erase(self) -> EraseReceipt:
         """Remove everything of the scope, physically. For a user's scope that is every session of the user.
 
-        The session of a user (``user:ID/session:ID``) loses its messages; the user's facts stay.
+        The session of a user (``user:ID/session:ID``) loses its messages; the user's facts stay. What is kept elsewhere
+        (an agent's checkpoints, another history) is its owner's to delete; told again, it brings nothing back.
 
         Raises:
             StoreError: A store could not be written; running it again goes on where it stopped.
@@ -640,6 +643,14 @@ class MemoryManager:
                 for message_id in hit.message_ids:
                     self.short_term.touch(message_id)
         return hits
+
+    def _not_deleted(self, messages: list[Message]) -> list[Message]:
+        """The messages without those that were stored once and deleted."""
+        try:
+            deleted = self.long_term.deleted(messages)
+        except StoreError:  # a store that cannot be read cannot be written either, which is said when they are stored
+            return messages
+        return [message for message in messages if message.id not in deleted]
 
     def _store_waiting(self, *, unanswered: bool) -> None:
         """Store what waits: whole exchanges, or with ``unanswered`` everything."""

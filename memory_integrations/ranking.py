@@ -258,7 +258,7 @@ def rarity(term_frequencies: Iterable[int], messages: int) -> float:
 
 
 class Distinct:
-    """Texts that were seen, by their words; says whether another says nearly the same as one of them.
+    """Texts that were seen, by their words; says which of them another says nearly the same as.
 
     Nearly the same is a Jaccard similarity of ``least`` or more. Two such sets share a word among the first
     ``n - ceil(least * n) + 1`` of their n words in any fixed order (prefix filtering, Chaudhuri et al. 2006), so only
@@ -267,22 +267,25 @@ class Distinct:
 
     def __init__(self, least: float = 0.8) -> None:
         self._least = least
-        self._by_word: dict[str, list[frozenset[str]]] = {}
+        self._by_word: dict[str, list[tuple[frozenset[str], Any]]] = {}
 
-    def is_new(self, words: frozenset[str]) -> bool:
-        """Whether no text seen before is like this one; if so, it is seen from now on. A text of no words is new."""
+    def twin_of(self, words: frozenset[str], key: Any) -> Any | None:
+        """The key of a text seen before that is like this one; None where there is none.
+
+        Then this one is seen from now on, under its key. A text of no words has no twin.
+        """
         longest_first = sorted(sorted(words), key=len, reverse=True)  # long words are rare: few texts to compare
         first = longest_first[: len(words) - ceil(self._least * len(words)) + 1]
         for word in first:
-            for seen in self._by_word.get(word, ()):
+            for seen, twin in self._by_word.get(word, ()):
                 if not self._least * len(words) <= len(seen) <= len(words) / self._least:
                     continue
                 common = len(words & seen)
                 if common >= self._least * (len(words) + len(seen) - common):
-                    return False
+                    return twin
         for word in first:
-            self._by_word.setdefault(word, []).append(words)
-        return True
+            self._by_word.setdefault(word, []).append((words, key))
+        return None
 
 
 def named_speakers(question: str, speakers: Sequence[str]) -> list[str]:

@@ -214,6 +214,48 @@ def test_p24_what_waits_is_erased_too(manager: OpenManager, forget: str, scope: 
     assert stored(memory) == []
 
 
+# What was deleted
+
+
+def test_p24_a_deleted_memory_does_not_come_back_when_the_conversation_is_told_again(manager: OpenManager) -> None:
+    """P24: an agent's checkpoints still hold it, and go on being told, also after a restart."""
+    memory, said = (
+        manager(),
+        [Message("user", "My code is xyzzy " * 200, id="q"), Message("assistant", "I see", id="a")],
+    )
+    memory.follow(said)
+    [hit] = [hit for hit in memory.search_long_term("code") if hit.message_ids == ("q",)]
+    assert memory.long_term.delete([hit.id]) == 1
+    assert stored(memory) == ["a"] and memory.long_term.count() == 1
+    memory.close()
+    again = manager()
+    again.follow([*said, Message("user", "And now?", id="q2")], unanswered=True)
+    assert stored(again) == ["a", "q2"]
+    assert held(again) == ["a", "q2"]
+
+
+@pytest.mark.parametrize("scope", ["user:ann", "user:ann/session:s1"])
+def test_p24_what_was_erased_does_not_come_back_either(manager: OpenManager, scope: str) -> None:
+    memory = manager(short_term_policy=ShortTermPolicy(manage_every_n_turns=1))
+    said = [Message("user", "My name is Ann.", id="q"), Message("assistant", "Hello Ann", id="a")]
+    memory.follow(said)
+    memory.for_scope(scope).erase()
+    memory.for_scope("user:ann").features.erase()
+    memory.follow([*said, Message("user", "Who am I?", id="q2"), Message("assistant", "I do not know", id="a2")])
+    assert stored(memory) == ["q2", "a2"]
+    assert memory.get_fact("name") is None
+
+
+def test_what_is_stored_on_purpose_comes_back(manager: OpenManager) -> None:
+    memory, said = manager(), talk(1)
+    memory.follow(said)
+    memory.for_scope("user:ann").erase()
+    memory.long_term.store_messages(said)
+    assert stored(memory) == ["q0", "a0"]
+    memory.follow([*said, *talk(2)[2:]])
+    assert stored(memory) == ["q0", "a0", "q1", "a1"]
+
+
 # What a model is given
 
 

@@ -426,6 +426,15 @@ def test_what_says_nearly_the_same_is_one_hit(manager: MemoryManager) -> None:
     assert any("shed" in text for text in found)
 
 
+def test_of_an_echo_and_what_the_user_said_the_latter_is_shown(manager: MemoryManager) -> None:
+    """An assistant that repeats what it is told must not take the place of who said it."""
+    manager.add_turn("I live in the old town of Lisbon", "Noted: I live in the old town of Lisbon.")
+    found = texts(manager, "Noted Lisbon old town")
+    assert found == ["8 May 2025 user: I live in the old town of Lisbon"]
+    both = manager.long_term.search("Noted Lisbon old town", distinct=False)
+    assert [hit.metadata["role"] for hit in both] == ["assistant", "user"]
+
+
 def test_a_span_of_time_holds_and_a_time_in_the_question_helps(manager: MemoryManager) -> None:
     for month in range(1, 16):
         said = datetime(2024 + (month - 1) // 12, (month - 1) % 12 + 1, 10, tzinfo=UTC)

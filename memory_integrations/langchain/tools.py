@@ -57,7 +57,7 @@ def memory_tools(memory: MemoryManager, *, require_user: bool = True) -> list[Ba
         return f"Remembered: {key}."
 
     def forget_fact(key: Key, runtime: ToolRuntime[Any, Any]) -> str:
-        """Forget a fact about the user that is no longer true or that the user wants forgotten."""
+        """Forget a fact about the user that is no longer true. What was said in conversations stays in memory."""
         features = of(runtime).features
         if _told(lambda: features.delete(key)):
             return f"Forgotten: {key}."
