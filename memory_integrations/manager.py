@@ -720,15 +720,18 @@ def _without_injected(message: Message) -> Message:
     if isinstance(content, str):
         stripped: Content = strip_injected(content)
     else:
-        stripped = [block for block in map(_block_without_injected, content) if block]
+        stripped = [left for block in content if (left := _block_without_injected(block)) is not None]
     return message if len(stripped) == len(content) and stripped == content else replace(message, content=stripped)
 
 
-def _block_without_injected(block: str | Mapping[str, Any]) -> str | Mapping[str, Any]:
+def _block_without_injected(block: str | Mapping[str, Any]) -> str | Mapping[str, Any] | None:
+    """The block without injected memory; None where it was nothing else."""
     text = block if isinstance(block, str) else block.get("text")
     if not isinstance(text, str) or (stripped := strip_injected(text)) == text:
         return block
-    return stripped if isinstance(block, str) or not stripped else {**block, "text": stripped}
+    if not stripped:
+        return None
+    return stripped if isinstance(block, str) else {**block, "text": stripped}
 
 
 def _says_something(message: Message) -> bool:

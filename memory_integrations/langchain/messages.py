@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 from langchain_core.messages import (
@@ -19,7 +21,10 @@ from langchain_core.messages import (
 from memory_integrations.messages import Message, ToolCall, as_unicode
 
 _ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool"}
-_SUMMARY = "Here is a summary of the conversation to date:"  # older releases of LangChain mark theirs by this alone
+_SUMMARY = "Here is a summary of the conversation to date:\n\n"
+"""What older releases of LangChain mark theirs by, and by nothing else."""
+_CALL_BLOCKS = frozenset(("tool_call", "invalid_tool_call", "tool_use", "function_call"))
+"""Types of content blocks that are calls: LangChain's own, Anthropic's and OpenAI's."""
 
 
 def from_langchain(message: BaseMessage) -> Message:
@@ -30,7 +35,7 @@ def from_langchain(message: BaseMessage) -> Message:
     """
     if isinstance(message, BaseMessageChunk):
         message = message_chunk_to_message(message)
-    role = getattr(message, "role", None) or _ROLES.get(message.type, message.type)
+    role = message.role if isinstance(message, ChatMessage) else _ROLES.get(message.type, message.type)
     if is_summary(message):
         role = "system"
     calls: tuple[ToolCall, ...] = ()
@@ -57,10 +62,10 @@ def to_langchain(message: Message) -> BaseMessage:
     changes: dict[str, Any] = {}
     if not _is_content_of(message, raw):
         changes["content"] = _content(message)
-    if raw.id != message.id:
+    if message.id != raw.id and (raw.id is None or message.id != as_unicode(raw.id)):
         changes["id"] = message.id
     if isinstance(raw, AIMessage) and len(message.tool_calls) < len(raw.tool_calls) + len(raw.invalid_tool_calls):
-        changes |= _with_calls(raw, {call.id for call in message.tool_calls}, changes.get("content", raw.content))
+        changes |= _with_calls(raw, message.tool_calls, changes.get("content", raw.content))
     return raw.model_copy(update=changes) if changes else raw
 
 
@@ -77,6 +82,14 @@ def is_summary(message: BaseMessage) -> bool:
     return marked or (isinstance(message.content, str) and message.content.startswith(_SUMMARY))
 
 
+def extended(message: BaseMessage, text: str) -> BaseMessage:
+    """A copy of a message with a text behind what it says."""
+    content = message.content
+    if isinstance(content, str):
+        return message.model_copy(update={"content": f"{content}\n\n{text}" if content else text})
+    return message.model_copy(update={"content": [*content, {"type": "text", "text": text}]})
+
+
 def _is_content_of(message: Message, raw: BaseMessage) -> bool:
     content = message.content
     if content is raw.content or content == raw.content:
@@ -88,23 +101,44 @@ def _content(message: Message) -> Any:
     return message.content if isinstance(message.content, str) else list(message.content)
 
 
-def _with_calls(raw: AIMessage, ids: Collection[str], content: Any) -> dict[str, Any]:
+def _with_calls(raw: AIMessage, calls: Sequence[ToolCall], content: Any) -> dict[str, Any]:
     """The fields of an assistant's message with these of its tool calls only, wherever a provider keeps them."""
+    made = [call["id"] or "" for call in (*raw.tool_calls, *raw.invalid_tool_calls)]
+    left: Counter[str | None] = Counter(call.id for call in calls)  # a server may give several calls one id, or none
+    stays = _stay(made, made, left)
     fields: dict[str, Any] = {
-        "tool_calls": [call for call in raw.tool_calls if call["id"] in ids],
-        "invalid_tool_calls": [call for call in raw.invalid_tool_calls if call["id"] in ids],
+        "tool_calls": list(compress(raw.tool_calls, stays)),
+        "invalid_tool_calls": list(compress(raw.invalid_tool_calls, stays[len(raw.tool_calls) :])),
     }
-    dropped = {call["id"] for call in (*raw.tool_calls, *raw.invalid_tool_calls)} - set(ids)
     if isinstance(content, Sequence) and not isinstance(content, str):
-        fields["content"] = [block for block in content if not _mentions(block, dropped)]
-    if "tool_calls" in raw.additional_kwargs:
-        kept = [call for call in raw.additional_kwargs["tool_calls"] if not _mentions(call, dropped)]
-        fields["additional_kwargs"] = {**raw.additional_kwargs, "tool_calls": kept}
-    return fields
+        fields["content"] = list(compress(content, _stay(map(_call_id, content), made, left)))
+    others = dict(raw.additional_kwargs)
+    if sent := others.pop("tool_calls", None):
+        kept = list(compress(sent, _stay((call.get("id") or "" for call in sent), made, left)))
+        others |= {"tool_calls": kept} if kept else {}  # an empty list would be sent, and refused
+    last = others.get("function_call")  # Gemini's last call, which is sent where there are no others
+    if last and last.get("name") not in {call.name for call in calls}:
+        del others["function_call"]
+    return {**fields, "additional_kwargs": others}
 
 
-def _mentions(block: Any, ids: Collection[str | None]) -> bool:
-    return isinstance(block, dict) and (block.get("id") in ids or block.get("call_id") in ids) and "type" in block
+def _stay(ids: Iterable[str | None], made: Sequence[str], stay: Counter[str | None]) -> list[bool]:
+    """Which of some items stay, by the ids of the calls that they are: of each id so many; what is no call does."""
+    left = Counter(stay)
+    stays = []
+    for call_id in ids:
+        is_call = call_id is not None and call_id in made
+        stays.append(not is_call or left[call_id] > 0)
+        left[call_id] -= is_call
+    return stays
+
+
+def _call_id(block: Any) -> str | None:
+    """The id of the call that a content block is; None where it is none."""
+    if not isinstance(block, Mapping):
+        return None
+    found = block.get("call_id") or block.get("id") or ("" if block.get("type") in _CALL_BLOCKS else None)
+    return found if isinstance(found, str) else None
 
 
 def _built(message: Message) -> BaseMessage:

@@ -13,9 +13,9 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 
 from memory_integrations.context import Context
 from memory_integrations.delimiters import delimit
-from memory_integrations.errors import MemoryIntegrationError
+from memory_integrations.errors import MemoryIntegrationError, ScopeError
 from memory_integrations.langchain import identity
-from memory_integrations.langchain.messages import all_to_langchain, from_langchain, is_summary
+from memory_integrations.langchain.messages import all_to_langchain, extended, from_langchain, is_summary
 from memory_integrations.langchain.prompts import MEMORY_NOTE
 from memory_integrations.manager import MemoryManager
 from memory_integrations.messages import Message
@@ -92,33 +92,41 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
         """Give the model the memory."""
-        return handler(self._with_memory(request, self._of(request.runtime)))
+        return handler(self._with_memory(request))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
         """Async twin of :meth:`wrap_model_call`."""
-        return await handler(await asyncio.to_thread(self._with_memory, request, self._of(request.runtime)))
+        return await handler(await asyncio.to_thread(self._with_memory, request))
 
     def after_agent(self, state: AgentState[Any], runtime: Any) -> dict[str, Any] | None:
         """Remember the turn."""
-        self._keep(state, self._of(runtime))
+        self._keep(state, runtime)
         return None
 
     async def aafter_agent(self, state: AgentState[Any], runtime: Any) -> dict[str, Any] | None:
         """Async twin of :meth:`after_agent`."""
-        await asyncio.to_thread(self._keep, state, self._of(runtime))
+        await asyncio.to_thread(self._keep, state, runtime)
         return None
 
     # Inside
 
-    def _of(self, runtime: Any) -> MemoryManager:
-        """The memory of the run's user."""
+    def _of(self, runtime: Any) -> MemoryManager | None:
+        """The memory of the run's user; None where its facts cannot be read, and that is to be logged."""
         context = getattr(runtime, "context", None)
-        return identity.of_run(self.memory, context=context, require_user=self.require_user)
+        try:
+            return identity.of_run(self.memory, context=context, require_user=self.require_user)
+        except ScopeError:
+            raise
+        except MemoryIntegrationError as error:
+            self._failed("the agent works without its memory", error)
+            return None
 
-    def _with_memory(self, request: ModelRequest[Any], memory: MemoryManager) -> ModelRequest[Any]:
-        read = _Reader()
+    def _with_memory(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
+        memory, read = self._of(request.runtime), _Reader()
+        if memory is None:
+            return request
         try:
             self._follow(memory, read.all(request.state["messages"]))
         except MemoryIntegrationError as error:
@@ -131,8 +139,11 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             return request
         return self._injected(request, context)
 
-    def _keep(self, state: AgentState[Any], memory: MemoryManager) -> None:
+    def _keep(self, state: AgentState[Any], runtime: Any) -> None:
         """Store what is new of the turn."""
+        memory = self._of(runtime)
+        if memory is None:
+            return
         try:
             self._follow(memory, _Reader().all(state["messages"]))
             if self.remember and (answer := _structured_answer(state)):
@@ -156,7 +167,7 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         recalled = delimit("recalled", context.long_term)
         if recalled and self.placement == "user":
             latest = max(i for i, message in enumerate(messages) if _is_question(message))
-            messages[latest] = _extended(messages[latest], recalled)
+            messages[latest] = extended(messages[latest], recalled)
         elif recalled and self.placement == "last":
             messages.append(HumanMessage(recalled))
         about = "\n\n".join(filter(None, (self.note, facts, recalled if self.placement == "system" else "")))
@@ -180,22 +191,14 @@ def _is_question(message: BaseMessage) -> bool:
     return isinstance(message, HumanMessage) and not is_summary(message)
 
 
-def _extended(message: BaseMessage, text: str) -> BaseMessage:
-    """A copy of a message with a text behind what it says."""
-    content = message.content
-    if isinstance(content, str):
-        return message.model_copy(update={"content": f"{content}\n\n{text}" if content else text})
-    return message.model_copy(update={"content": [*content, {"type": "text", "text": text}]})
-
-
 def _with_system(request: ModelRequest[Any], messages: list[Any], text: str) -> ModelRequest[Any]:
     """The request with these messages and a text at the end of its one system message."""
     changes: dict[str, Any] = {"messages": messages}
     prompt = request.system_prompt
     if not prompt and messages and isinstance(messages[0], SystemMessage):  # a state that carries its own
-        messages[0] = _extended(messages[0], text)
+        messages[0] = extended(messages[0], text)
     elif hasattr(request, "system_message"):
-        changes["system_message"] = _extended(request.system_message or SystemMessage(""), text)
+        changes["system_message"] = extended(request.system_message or SystemMessage(""), text)
     else:  # langchain before 1.1
         changes["system_prompt"] = f"{prompt}\n\n{text}" if prompt else text
     return request.override(**changes)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from langchain_core.messages import BaseMessage
-from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
+from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.prompts import ChatPromptTemplate, HumanMessagePromptTemplate, MessagesPlaceholder
+from langchain_core.prompts.message import BaseMessagePromptTemplate
 
-from memory_integrations.delimiters import delimit, strip_injected
+from memory_integrations.delimiters import as_data, delimit, strip_injected
 from memory_integrations.langchain import identity
+from memory_integrations.langchain.messages import extended, from_langchain
+from memory_integrations.layout import MemoryHit
 from memory_integrations.manager import MemoryManager
+from memory_integrations.messages import Message
+from memory_integrations.tokens import check_budget
 
 MEMORY_NOTE = (
     "Text between <memory:...> and </memory:...> is what is remembered of the user and of earlier conversations. "
@@ -21,6 +26,7 @@ MEMORY_NOTE = (
 
 FACTS = "memory_facts"
 RECALL = "memory_recall"
+_RECALLED = 50  # hits that are asked for; the budget decides how many are shown
 
 
 class MemoryPromptTemplate(ChatPromptTemplate):
@@ -49,6 +55,11 @@ class MemoryPromptTemplate(ChatPromptTemplate):
         # Bound by us, so that nobody has to pass them.
         self.input_variables = [name for name in self.input_variables if name not in (FACTS, RECALL)]
 
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """False: the open memory in it could not be loaded again."""
+        return False
+
     def format_messages(self, **kwargs: Any) -> list[BaseMessage]:
         """The messages, with what memory holds at this moment."""
         return super().format_messages(**{**kwargs, **self._remembered(kwargs)})
@@ -60,31 +71,81 @@ class MemoryPromptTemplate(ChatPromptTemplate):
 
     def __add__(self, other: Any) -> MemoryPromptTemplate:
         """Put another template behind this one; memory stays bound."""
-        joined = super().__add__(other)
+        return self._with(super().__add__(other))
+
+    def __radd__(self, other: Any) -> MemoryPromptTemplate:
+        """Put another template before this one; memory stays bound."""
+        if not isinstance(other, ChatPromptTemplate):
+            other = ChatPromptTemplate(other if isinstance(other, list | tuple) else [other])
+        return self._with(ChatPromptTemplate.__add__(other, self))
+
+    def __getitem__(self, index: Any) -> Any:
+        """A message, or for a slice a template of some; memory stays bound."""
+        found = super().__getitem__(index)
+        return self._with(found) if isinstance(found, ChatPromptTemplate) else found
+
+    def _with(self, template: ChatPromptTemplate) -> MemoryPromptTemplate:
+        """Another template, filled from the same memory."""
         return MemoryPromptTemplate(
-            joined.messages,
-            partial_variables=dict(joined.partial_variables),
+            template.messages,
+            partial_variables=dict(template.partial_variables),
             **{name: getattr(self, name) for name in _SETTINGS},
         )
 
-    def _remembered(self, variables: dict[str, Any]) -> dict[str, str]:
+    def _remembered(self, variables: Mapping[str, Any]) -> dict[str, str]:
         memory = identity.of_run(self.memory)
         return {
             FACTS: memory.features.to_prompt(max_tokens=self.facts_tokens),
-            RECALL: self._recalled(memory, variables),
+            # A partial variable may be the history.
+            RECALL: self._recalled(memory, self._merge_partial_and_user_variables(**variables)),
         }
 
-    def _recalled(self, memory: MemoryManager, variables: dict[str, Any]) -> str:
-        query = strip_injected(_text_of(variables.get(self.query_key)))
+    def _recalled(self, memory: MemoryManager, variables: Mapping[str, Any]) -> str:
+        query = strip_injected(_question_in(_as_messages(variables.get(self.query_key))))
         if not self.recall_tokens or not query.strip():
             return ""
-        history = variables.get(self.history_key) or ()
-        shown = [message.id for message in history if isinstance(message, BaseMessage) and message.id]
-        found = memory.long_term.get_relevant_context(query, self.recall_tokens, without=shown)
-        return f"\n\n{delimit('recalled', found)}" if found else ""
+        told = [from_langchain(message) for message in _as_messages(variables.get(self.history_key) or [])]
+        shown = [message.id for message in told if message.id]
+        lines: list[str] = []
+        left = self.recall_tokens
+        for hit in memory.long_term.search(query, _RECALLED, without=shown):
+            if any(_says(message, hit) for message in told):
+                continue
+            left -= memory.long_term.counter.count(hit.text) + 1
+            if left < 0:
+                break
+            lines.append(hit.text)
+        return f"\n\n{delimit('recalled', joined)}" if (joined := "\n".join(lines)) else ""
 
 
-_SETTINGS = ("memory", "query_key", "history_key", "facts_tokens", "recall_tokens")
+_SETTINGS = (
+    "memory", "query_key", "history_key", "facts_tokens", "recall_tokens", "metadata", "tags", "output_parser", "name",
+)  # fmt: skip
+
+
+class _Question(BaseMessagePromptTemplate):
+    """What is asked, be it text or messages, with what is recalled for it at its end."""
+
+    query_key: str
+
+    @property
+    def input_variables(self) -> list[str]:
+        """The variables that it is made of."""
+        return [self.query_key, RECALL]
+
+    def format_messages(self, **kwargs: Any) -> list[BaseMessage]:
+        """The messages."""
+        messages, recalled = _as_messages(kwargs[self.query_key]), kwargs[RECALL].lstrip("\n")
+        if recalled:
+            latest = next((i for i in range(len(messages) - 1, -1, -1) if isinstance(messages[i], HumanMessage)), None)
+            if latest is None:
+                return [*messages, HumanMessage(recalled)]
+            messages[latest] = extended(messages[latest], recalled)
+        return messages
+
+    def pretty_repr(self, html: bool = False) -> str:
+        """How it reads."""
+        return HumanMessagePromptTemplate.from_template(f"{{{self.query_key}}}{{{RECALL}}}").pretty_repr(html)
 
 
 def memory_prompt(
@@ -97,7 +158,7 @@ def memory_prompt(
     facts_tokens: int | None = None,
     recall_tokens: int = 500,
 ) -> ChatPromptTemplate:
-    """A chat prompt that memory fills: of ``input`` and, where it is given, ``history``.
+    """A chat prompt that memory fills: of ``input`` (text, a message or several) and, where it is given, ``history``.
 
     Args:
         memory: The memory.
@@ -108,12 +169,15 @@ def memory_prompt(
         history_key: The variable with the conversation so far, of which nothing is recalled.
         facts_tokens: The budget of the facts; None means no limit.
         recall_tokens: The budget of recalled memories; 0 recalls nothing.
+
+    Raises:
+        BudgetError: A budget is negative or not an integer.
     """
     ready = template or ChatPromptTemplate(
         [
-            ("system", _escaped(f"{system}\n\n{MEMORY_NOTE}\n\n") + delimit("facts", f"{{{FACTS}}}")),
+            ("system", _escaped(f"{system}\n\n{MEMORY_NOTE}\n\n".lstrip("\n")) + delimit("facts", f"{{{FACTS}}}")),
             MessagesPlaceholder(history_key, optional=True),
-            ("human", f"{{{query_key}}}{{{RECALL}}}"),
+            _Question(query_key=query_key),
         ]
     )
     return MemoryPromptTemplate(
@@ -122,8 +186,9 @@ def memory_prompt(
         memory=memory,
         query_key=query_key,
         history_key=history_key,
-        facts_tokens=facts_tokens,
-        recall_tokens=recall_tokens,
+        facts_tokens=check_budget(facts_tokens),
+        recall_tokens=check_budget(recall_tokens),
+        **{name: getattr(ready, name) for name in ("metadata", "tags", "output_parser", "name")},
     )
 
 
@@ -132,8 +197,32 @@ def _escaped(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def _text_of(value: Any) -> str:
-    """What is asked, be it text or a message, or the last one of several."""
-    if isinstance(value, list | tuple) and value:
-        value = value[-1]
-    return value.text if isinstance(value, BaseMessage) else str(value or "")
+def _as_messages(value: Any) -> list[BaseMessage]:
+    """What is asked or was told, as messages: text is a user's."""
+    if isinstance(value, BaseMessage):
+        return [value]
+    if isinstance(value, list | tuple):
+        return convert_to_messages(value)
+    if isinstance(value, dict) and "content" in value:
+        return convert_to_messages([value])
+    return [HumanMessage("" if value is None else str(value))]
+
+
+def _question_in(messages: Iterable[BaseMessage]) -> str:
+    """The text of the user's latest message."""
+    said = [message for message in messages if isinstance(message, HumanMessage)]
+    return from_langchain(said[-1]).text if said else ""
+
+
+def _says(message: Message, hit: MemoryHit) -> bool:
+    """Whether a message of the conversation says what a memory does: then it need not be recalled.
+
+    By its text too, since a history may keep no ids, and its session may be known to nobody here.
+    """
+    text = as_data(strip_injected(message.text))
+    if not text:
+        return False
+    if hit.text.endswith(f": {text}"):
+        return True
+    shown = hit.text.partition(": ")[2].split("…")  # pieces of a long text
+    return message.id in hit.message_ids and all(part.strip() in text for part in shown)

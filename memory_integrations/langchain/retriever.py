@@ -10,7 +10,7 @@ from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, Callba
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig
-from pydantic import Field
+from pydantic import Field, InstanceOf
 
 from memory_integrations.filters import MemoryFilter
 from memory_integrations.langchain import identity
@@ -34,8 +34,10 @@ class LongTermRetriever(BaseRetriever):
         filter: Further conditions. Whatever they say, nobody else's memories are found.
 
     Raises:
-        ScopeError: The run names another user than the manager's.
-        StoreError: The store cannot be read.
+        MessageError: At a call: a time has no zone.
+        ScopeError: At a call: the run names another user than the manager's.
+        StoreError: At a call: the store cannot be read.
+        ValueError: ``k`` is less than 1.
     """
 
     memory: MemoryManager
@@ -43,7 +45,7 @@ class LongTermRetriever(BaseRetriever):
     score_threshold: float | None = Field(default=None, ge=0, le=1)
     since: datetime | None = None
     until: datetime | None = None
-    filter: MemoryFilter | None = None
+    filter: InstanceOf[MemoryFilter] | None = None  # of a dictionary an unknown key would be no condition
 
     def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
         """Find documents for a question, for the user that the config names."""
@@ -51,7 +53,8 @@ class LongTermRetriever(BaseRetriever):
 
     async def ainvoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
         """Async twin of :meth:`invoke`."""
-        return await super().ainvoke(input, config, memory=identity.of_run(self.memory, config), **kwargs)
+        memory = await asyncio.to_thread(identity.of_run, self.memory, config)  # which may read the user's facts
+        return await super().ainvoke(input, config, memory=memory, **kwargs)
 
     def _get_relevant_documents(
         self,
@@ -74,7 +77,8 @@ class LongTermRetriever(BaseRetriever):
         return await asyncio.to_thread(self._found, memory or self.memory, query, k)
 
     def _found(self, memory: MemoryManager, query: str, k: int | None) -> list[Document]:
-        hits = memory.long_term.search(query, k or self.k, since=self.since, until=self.until, where=self.filter)
+        limit = self.k if k is None else k
+        hits = memory.long_term.search(query, limit, since=self.since, until=self.until, where=self.filter)
         return [as_document(hit) for hit in hits if self.score_threshold is None or hit.score >= self.score_threshold]
 
 

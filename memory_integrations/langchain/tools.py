@@ -44,7 +44,7 @@ def memory_tools(memory: MemoryManager, *, require_user: bool = True) -> list[Ba
     """
 
     def of(runtime: ToolRuntime[Any, Any]) -> MemoryManager:
-        return identity.of_run(memory, runtime.config, runtime.context, require_user=require_user)
+        return _told(lambda: identity.of_run(memory, runtime.config, runtime.context, require_user=require_user))
 
     def remember_fact(
         key: Key,
@@ -75,7 +75,7 @@ def memory_tools(memory: MemoryManager, *, require_user: bool = True) -> list[Ba
         said = [message_id] if (message_id := _latest_user_message(runtime.state)) else []
         first, end = since and as_aware(since), until and as_aware(until)
         hits = _told(lambda: long_term.search(query, limit, since=first, until=end, without=said))
-        found = [{"id": hit.id, "score": hit.score, "text": hit.text, **hit.metadata} for hit in hits]
+        found = [{**hit.metadata, "id": hit.id, "score": hit.score, "text": hit.text} for hit in hits]
         return delimit("recalled", "\n".join(hit.text for hit in hits)) or "Nothing was found.", found
 
     return [
@@ -108,6 +108,8 @@ def _told(call: Callable[[], _Result]) -> _Result:
 
 def _latest_user_message(state: Any) -> str | None:
     """The id of the message that the agent is answering."""
-    messages = state.get("messages", ()) if isinstance(state, dict) else getattr(state, "messages", ())
+    if isinstance(state, dict):
+        state = state.get("messages", ())
+    messages = state if isinstance(state, list | tuple) else getattr(state, "messages", ())
     said = (m for m in reversed(messages) if isinstance(m, HumanMessage) and not is_summary(m))
     return next((message.id for message in said), None)

@@ -32,8 +32,10 @@ from memory_integrations import (
     Message,
     ScopeError,
     ShortTermPolicy,
+    StoreCorruptedError,
     StoreUnavailableError,
 )
+from memory_integrations.journal import JsonlJournal
 from memory_integrations.langchain import MemoryMiddleware, memory_tools
 from memory_integrations.langchain.prompts import MEMORY_NOTE
 
@@ -664,6 +666,13 @@ async def test_p35_the_loop_never_reads_or_writes_a_store(
             return _real(*args, **kwargs)
 
         monkeypatch.setattr(collection, name, noted)
+    opened = JsonlJournal.open
+
+    def noted_opening(*args: Any) -> Any:
+        touched.append(threading.get_ident())
+        return opened(*args)
+
+    monkeypatch.setattr(JsonlJournal, "open", noted_opening)
     agent = agent_of(memory, Scripted(), tools=memory_tools(memory))
     for turn in range(3):
         await agent.ainvoke({"messages": [HumanMessage(f"Tea, part {turn}")]}, run_of())
@@ -742,3 +751,17 @@ def test_conversations_are_shared_with_the_core(memory: MemoryManager) -> None:
     assert [m.content for m in here.get_context().messages] == ["Hello", "Noted."]
     here.follow([Message("user", "And elsewhere?", id="x")], unanswered=True)
     assert json.dumps([e.content for e in here.short_term.entries]) == '["Hello", "Noted.", "And elsewhere?"]'
+
+
+def test_facts_that_cannot_be_read_end_no_run(
+    memory: MemoryManager, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory.for_scope("user:ann").set_fact("city", "Lisbon")
+    memory.close()
+    [journal] = (tmp_path / "memory" / "journal").glob("user-ann*.jsonl")
+    journal.write_bytes(journal.read_bytes() + b"broken\n")
+    with MemoryManager(data_dir=tmp_path / "memory") as again:
+        assert texts(ask(agent_of(again, Scripted()), "Hello")) == ["Hello", "Noted."]
+        assert "the agent works without its memory" in " ".join(caplog.messages)
+        with pytest.raises(StoreCorruptedError):
+            ask(agent_of(again, Scripted(), on_error="raise"), "Hello")

@@ -1,0 +1,159 @@
+"""Writing a conversation to another chat history, which may keep no ids and may fail: everything is in it once.
+
+What a write leaves undone waits in this process, and the next reading or writing does it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from weakref import WeakKeyDictionary
+
+from langchain_core.messages import BaseMessage
+
+from memory_integrations.errors import MemoryIntegrationError, StoreUnavailableError
+from memory_integrations.langchain.messages import from_langchain
+from memory_integrations.short_term import ShortTermMemory
+
+_PLACES = 10_000
+"""Of so many messages of a session it is known which they are in a backing that keeps no ids."""
+
+
+class _Backed:
+    """What this process knows of a session's backing, which may keep no ids, and may fail to be written."""
+
+    def __init__(self) -> None:
+        self.tried: list[BaseMessage] = []
+        """What a write failed for; some of it may be there."""
+        self.untried: list[BaseMessage] = []
+        """What was to be written after that."""
+        self.counts: Counter[str] = Counter()
+        """How often the backing had each text, where it keeps no ids, before the write that failed."""
+        self.ids: dict[tuple[str, int], str] = {}
+        """The ids that messages have here, by what they say and for which time."""
+        self.writes = 0
+
+
+_backed: WeakKeyDictionary[ShortTermMemory, _Backed] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def forget(memory: ShortTermMemory) -> None:
+    """Forget what waits to be written, and what is known of a session's backing."""
+    with _lock:
+        _backed.pop(memory, None)
+
+
+class Writing:
+    """One reading and writing of a backing: afterwards everything is in it once, or waits for the next.
+
+    Attributes:
+        earlier: What it had, each message under its id.
+        missing: What it lacks.
+    """
+
+    def __init__(self, memory: ShortTermMemory, backing: str, added: Sequence[BaseMessage]) -> None:
+        self.earlier: list[BaseMessage] = []
+        self.missing: list[BaseMessage] = []
+        self._backing = backing
+        self._planned = False
+        with _lock:
+            known = self._known = _backed.setdefault(memory, _Backed())
+            # Taken, so that no two write the same; what was erased since is written no more.
+            self._tried, known.tried = [m for m in known.tried if _is_known(memory, m)], []
+            self._untried, known.untried = [*(m for m in known.untried if _is_known(memory, m)), *added], []
+
+    @property
+    def whole(self) -> list[BaseMessage]:
+        """The conversation, once everything is written."""
+        return by_id([*self.earlier, *self.missing])
+
+    def plan(self, whole: Iterable[BaseMessage]) -> None:
+        """See what is missing."""
+        whole, known = list(whole), self._known
+        said = [None if message.id else _said(message) for message in whole]
+        kept = {message.id for message in whole if message.id}
+        self._counts = Counter(text for text in said if text)
+        self._writes = known.writes
+        with _lock:
+            before = Counter(known.counts)
+            for message in self._tried:
+                text = _said(message)
+                if message.id in kept:
+                    continue
+                if before[text] < self._counts[text]:  # it was written before the write failed
+                    before[text] += 1
+                    self._note(text, before[text], message)
+                else:
+                    self.missing.append(message)
+        self.earlier = by_id(self._named(whole, said))
+        there = {message.id: message for message in (*self.earlier, *self.missing)}
+        for message in self._untried:
+            if message.id not in there or _said(there[message.id]) != _said(message):
+                self.missing.append(message)
+                there[message.id] = message
+        self._keeps_ids = bool(whole) and len(kept) == len(whole)
+        self._planned = True
+
+    def __enter__(self) -> Writing:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        known = self._known
+        with _lock:
+            if error is None:
+                alone = known.writes == self._writes
+                for message in () if self._keeps_ids else self.missing:
+                    text = _said(message)
+                    self._counts[text] += 1
+                    while not alone and (text, self._counts[text]) in known.ids:  # another one said it meanwhile
+                        self._counts[text] += 1
+                    self._note(text, self._counts[text], message)
+                known.writes += bool(self.missing)
+            elif self._planned:
+                known.tried, known.counts = [*self.missing, *known.tried], self._counts
+            else:
+                known.tried = [*self._tried, *known.tried]
+                known.untried = [*self._untried, *known.untried]
+        if isinstance(error, Exception) and not isinstance(error, MemoryIntegrationError):
+            raise StoreUnavailableError(
+                f"The backing {self._backing} could not be read or written ({error}). What it lacks is "
+                "kept in this process; the next call writes it."
+            ) from error
+
+    def _named(self, whole: Iterable[BaseMessage], said: Iterable[str | None]) -> Iterable[BaseMessage]:
+        """The messages of a backing under their ids; where it keeps none, the same message always gets the same."""
+        counts: Counter[str] = Counter()
+        for message, text in zip(whole, said, strict=True):
+            if text is None:
+                yield message
+                continue
+            counts[text] += 1
+            id_ = self._known.ids.get((text, counts[text]), f"b-{text}-{counts[text]}")
+            yield message.model_copy(update={"id": id_})
+
+    def _note(self, text: str, count: int, message: BaseMessage) -> None:
+        """Note which message says a text for the first, second, ... time."""
+        ids = self._known.ids
+        ids[text, count] = message.id or ""
+        if len(ids) > _PLACES:
+            del ids[next(iter(ids))]
+
+
+def _is_known(memory: ShortTermMemory, message: BaseMessage) -> bool:
+    """Whether a message was taken into the conversation and not erased with it since."""
+    return memory.get(message.id or "") is not None or memory.knows(from_langchain(message))
+
+
+def _said(message: BaseMessage) -> str:
+    """Who says what, as a short text; what else there is to a message a backing may not keep."""
+    content = json.dumps([message.type, message.content], sort_keys=True, default=str)
+    return blake2b(content.encode(), digest_size=12).hexdigest()
+
+
+def by_id(messages: Iterable[BaseMessage]) -> list[BaseMessage]:
+    """The messages, of each id the latest, in the place of the first."""
+    return list({message.id: message for message in messages}.values())
