@@ -7,10 +7,11 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from memory_integrations.errors import EmbeddingMismatchError
+from memory_integrations.errors import EmbeddingMismatchError, StoreUnavailableError
 from memory_integrations.layout import DENSE, SPARSE, day_of, key_of, line, metadata_of, speaker_of, text_of
 from memory_integrations.reembedding import Progress, finish, reembed
 
@@ -61,12 +62,14 @@ class MemoryCollection:
         Raises:
             EmbeddingMismatchError: The collection was written with another embedding.
             StoreLockedError: Another process holds the embedded engine's directory.
+            StoreUnavailableError: A server does not answer, or refuses.
         """
         if self._client is None:
             with self.lock:
                 if self._client is None:
                     client = self._make_client()
-                    self._open_collection(client)
+                    with asking():
+                        self._open_collection(client)
                     self._client = client
         return self._client
 
@@ -127,27 +130,40 @@ class MemoryCollection:
         if quick is not None:
             found: list[dict[int, float]] = quick(self.name, requests)
             return found
-        responses = client.query_batch_points(self.name, requests)
+        with asking():
+            responses = client.query_batch_points(self.name, requests)
         return [{key_of(point.id): point.score for point in response.points} for response in responses]
 
     def scroll(self, query_filter: models.Filter) -> Iterator[models.Record]:
         """Every point of a filter, page by page, by their ids."""
         client, offset = self.open(), None
         while True:
-            points, offset = client.scroll(
-                self.name, scroll_filter=query_filter, limit=PAGE, offset=offset, with_payload=True
-            )
+            with asking():
+                points, offset = client.scroll(
+                    self.name, scroll_filter=query_filter, limit=PAGE, offset=offset, with_payload=True
+                )
             yield from points
             if offset is None:
                 return
 
     def retrieve(self, ids: Iterable[str | int]) -> list[models.Record]:
         """The points of these ids that there are."""
-        return [
-            point
-            for batch in batched(ids, PAGE)
-            for point in self.open().retrieve(self.name, list(batch), with_payload=True)
-        ]
+        found: list[models.Record] = []
+        for batch in batched(ids, PAGE):
+            with asking():
+                found += self.open().retrieve(self.name, list(batch), with_payload=True)
+        return found
+
+    def count(self, query_filter: models.Filter) -> int:
+        """How many points meet a filter, exactly."""
+        with asking():
+            return self.open().count(self.name, count_filter=query_filter, exact=True).count
+
+    def upsert(self, points: Iterable[models.PointStruct]) -> None:
+        """Write points, in short calls; when this returns they are there."""
+        for batch in batched(points, PAGE):
+            with asking():
+                self.open().upsert(self.name, points=list(batch), wait=True)
 
     def delete(self, tag: str, selector: models.PointIdsList | models.FilterSelector | None) -> None:
         """Delete points of a scope, physically: nothing of them is left in any file of the embedded engine.
@@ -156,7 +172,8 @@ class MemoryCollection:
         """
         client = self.open()
         if selector is not None:
-            client.delete(self.name, points_selector=selector, wait=True)
+            with asking():
+                client.delete(self.name, points_selector=selector, wait=True)
         self.forget(tag)
         # The embedded engine keeps deleted payloads until its files are written anew; a server does so by itself.
         purge = getattr(client, "purge", None)
@@ -273,6 +290,24 @@ class MemoryCollection:
 def _described(identity: Mapping[str, Any]) -> str:
     size = identity["embedding_size"] or "no"
     return f"the embedding {identity['embedding']!r} of {size} dimensions and language {identity['language']!r}"
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """What a Qdrant server does not do, as an error of ours.
+
+    Raises:
+        StoreUnavailableError: It does not answer, or refuses.
+    """
+    from qdrant_client.http.exceptions import ApiException
+
+    try:
+        yield
+    except ApiException as error:
+        raise StoreUnavailableError(
+            f"The Qdrant server did not do what was asked of it ({' '.join(str(error).split())[:200]}). See that it "
+            "runs at the URL that was given, and that the key is right."
+        ) from error
 
 
 def in_order(points: Iterable[Any]) -> list[Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from memory_integrations.arrival import utc_now
-from memory_integrations.collection import PAGE, MemoryCollection, batched, equals, in_order, tagged
+from memory_integrations.collection import PAGE, MemoryCollection, asking, batched, equals, in_order, tagged
 from memory_integrations.conditions import check_filter, meets_all
 from memory_integrations.delimiters import strip_injected
 from memory_integrations.errors import MessageError
@@ -162,9 +162,10 @@ class ItemMemory:
                     models.FieldCondition(key="metadata.ttl", range=span),
                 ]
             )
-            self._collection.open().set_payload(
-                collection.name, {"expires_at": _expiry(now, ttl).isoformat()}, points=unchanged, key="metadata"
-            )
+            with asking():
+                collection.open().set_payload(
+                    collection.name, {"expires_at": _expiry(now, ttl).isoformat()}, points=unchanged, key="metadata"
+                )
 
     def sweep(self) -> int:
         """Delete expired items, physically; returns how many there were.
@@ -250,13 +251,15 @@ class ItemMemory:
 
     # Inside
 
-    def _indexed_client(self) -> QdrantClient:
-        """The open client, of a collection that finds items among any number of memories by an index."""
+    def _see_to_indexes(self) -> None:
+        """See that the collection finds items among any number of memories by an index."""
         client = self._collection.open()
-        if client is not self._indexed:
-            from qdrant_client import models
+        if client is self._indexed:
+            return
+        from qdrant_client import models
 
-            name = self._collection.name
+        name = self._collection.name
+        with asking():
             present = client.get_collection(name).payload_schema
             for field, kind in (
                 ("metadata.within", models.PayloadSchemaType.KEYWORD),
@@ -265,8 +268,7 @@ class ItemMemory:
             ):
                 if field not in present:
                     client.create_payload_index(name, field, kind)
-            self._indexed = client
-        return client
+        self._indexed = client
 
     def _now(self) -> datetime:
         return as_utc(self._clock())
@@ -335,7 +337,8 @@ class ItemMemory:
         for payload, order in zip(payloads.values(), collection.next_orders(len(payloads)), strict=True):
             payload["metadata"].setdefault("order", order)
         points = collection.encode(list(payloads), list(payloads.values()))
-        self._indexed_client().upsert(collection.name, points=points, wait=True)
+        self._see_to_indexes()
+        collection.upsert(points)
         for tag in {metadata_of(point)["scope"] for point in points}:
             collection.note(tag, [point for point in points if metadata_of(point)["scope"] == tag])
 
@@ -350,7 +353,7 @@ class ItemMemory:
     def _best_first(self, query: str, wanted: models.Filter, page: int) -> Iterator[tuple[Any, float | None]]:
         """The points of a filter with their scores, best first; those without a score last, in order of arrival."""
         collection = self._collection
-        count = collection.open().count(collection.name, count_filter=wanted, exact=True).count
+        count = collection.count(wanted)
         ranked = self._scored(query, wanted, count) if count else []
         seen: set[Any] = set()
         for some in _pages(ranked, page):

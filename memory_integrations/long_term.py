@@ -387,10 +387,8 @@ class LongTermMemory:
                 numbered = {"piece": number, "pieces": len(parts)} if len(parts) > 1 else {}
                 ids.append(point_id(tag, message.session_id, message.id or "", number))
                 payloads.append({"page_content": part, "metadata": {**metadata, **numbered, "order": order}})
-        client = collection.open()
         points = collection.encode(ids, payloads)
-        for batch in batched(points, PAGE):
-            client.upsert(collection.name, points=list(batch), wait=True)
+        collection.upsert(points)
         if outdated:
             from qdrant_client import models
 
@@ -408,8 +406,7 @@ class LongTermMemory:
             for point in points
             if _is_message(point) and not metadata_of(point).get("piece")
         ]
-        if marks:
-            self._collection.open().upsert(self._collection.name, points=marks, wait=True)
+        self._collection.upsert(marks)
 
     def _stored(self, places: Iterable[str]) -> dict[str, list[models.Record]]:
         """The messages that are stored already, by the ids of their first points: each as its points, in order."""
@@ -489,7 +486,7 @@ class LongTermMemory:
         further = models.FieldCondition(key="metadata.piece", range=models.Range(gt=0))
         first = tagged(tags, *conditions)
         first.must_not = [further]
-        return self._collection.open().count(self._collection.name, count_filter=first, exact=True).count
+        return self._collection.count(first)
 
 
 def _updated(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from memory_integrations import (
     Message,
     MessageError,
     StoreLockedError,
+    StoreUnavailableError,
     TokenCounter,
 )
 from memory_integrations.delimiters import delimit
@@ -251,6 +252,18 @@ def test_a_ready_client_is_used_and_not_closed(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
+def test_a_server_that_does_not_answer_is_an_error_of_ours(tmp_path: Path) -> None:
+    from qdrant_client import QdrantClient
+
+    away = QdrantClient(url="http://127.0.0.1:9", check_compatibility=False)
+    memory = MemoryManager("user:ann", data_dir=tmp_path, qdrant=away)
+    with pytest.raises(StoreUnavailableError, match="Qdrant server"):
+        memory.search_long_term("tea")
+    with pytest.raises(StoreUnavailableError, match="Qdrant server"):
+        memory.long_term.store_conversation("tea", "yes")
+    assert memory.get_fact("nothing") is None
+
+
 def test_qdrant_clients_own_local_mode_serves_as_well(tmp_path: Path) -> None:
     from qdrant_client import QdrantClient
 

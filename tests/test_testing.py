@@ -375,7 +375,8 @@ class TestMemoryTools:
         notebook = Notebook()
         agent = create_agent(StandInChatModel(), tools=notebook.tools, system_prompt=FACTS)
         state = agent.invoke({"messages": [HumanMessage(said)]})
-        assert [key for key, value in notebook.called if value is None] == keys
+        forgotten = [key for key, value in notebook.called if value is None]
+        assert sorted(forgotten) == sorted(keys)  # calls of one answer run at once
         assert not state["messages"][-1].tool_calls
 
     @pytest.mark.parametrize("how", BY_AGENT)
