@@ -33,7 +33,7 @@ def printed(containing: str, tmp_path: Path) -> tuple[str, str]:
 def test_the_agent_is_the_first_example_and_prints_what_its_comments_say(tmp_path: Path) -> None:
     block, told = printed("create_agent", tmp_path)
     assert block == blocks("python")[0]
-    expected = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
+    expected = re.findall(r'"\),  # (.*)$', block, re.MULTILINE)
     assert len(expected) == 3
     assert told.splitlines() == expected
 
