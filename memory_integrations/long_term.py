@@ -272,14 +272,14 @@ class LongTermMemory:
             return []
         tags = [scope.tag for scope in self.scope.lineage]
         hidden = {
-            point_id(self.scope.tag, self.session_id, message_id, piece)
+            key_of(point_id(self.scope.tag, self.session_id, message_id, piece))
             for message_id in without
             for piece in range(_PIECES_HIDDEN)
         }
         wanted = [*_between(since, until), *_where(where)]
         # The engine meets the conditions, but a neighbour of what it found may not: then further ones are needed.
         enough = sys.maxsize if wanted else 2 * limit + len(without)
-        ranked = self._rank(query, tags, [*wanted, *_without(hidden)], enough, explain)
+        ranked = self._rank(query, tags, wanted, hidden, enough, explain)
         hits, now = _Hits(limit, distinct), self._clock()
         for batch in batched(ranked, limit):
             stored = self._collection.retrieve(id_of(found.point) for found in batch)
@@ -288,7 +288,7 @@ class LongTermMemory:
                 for point in stored
                 if _is_within(point, since, until)
                 and (where is None or where.allows(metadata_of(point)))
-                and str(point.id) not in hidden
+                and key_of(point.id) not in hidden
                 and not is_expired(point, now)
             }
             hits.add((found, points[found.point]) for found in batch if found.point in points)
@@ -417,7 +417,13 @@ class LongTermMemory:
         return {place: [first[place], *(rest[id_] for id_ in ids if id_ in rest)] for place, ids in further.items()}
 
     def _rank(
-        self, query: str, tags: list[str], conditions: list[models.Condition], limit: int, explain: bool
+        self,
+        query: str,
+        tags: list[str],
+        conditions: list[models.Condition],
+        hidden: Collection[int],
+        limit: int,
+        explain: bool,
     ) -> list[Ranked]:
         from memory_integrations.periods import named_periods, without_relative_times
         from memory_integrations.ranking import named_speakers, rank, without_speakers
@@ -428,6 +434,9 @@ class LongTermMemory:
         # A speaker's bonus stands for the name, which as a word would match half of what was said.
         question = without_relative_times(without_speakers(query, named_speakers(query, speakers)))
         sparse, dense = self._candidates(question, tags, conditions, list(tables.values()))
+        for key in hidden:  # here, since the engine takes longer for such a condition than for all the rest
+            sparse.pop(key, None)
+            dense.pop(key, None)
         unknown = {*sparse, *dense}.difference(*(table.row_of for table in tables.values()))
         for point in collection.retrieve(map(id_of, unknown)):  # somebody else wrote it since
             collection.note(metadata_of(point).get("scope", ""), [point])
@@ -585,15 +594,6 @@ def _where(where: MemoryFilter | None) -> list[models.Condition]:
         key = ".".join(["metadata", *path[:-1], f'"{path[-1]}"'])
         conditions.append(models.Filter(should=[equals(key, value) for value in allowed]))
     return conditions
-
-
-def _without(ids: Collection[str]) -> list[models.Condition]:
-    """The condition that leaves points out."""
-    if not ids:
-        return []
-    from qdrant_client import models
-
-    return [models.Filter(must_not=[models.HasIdCondition(has_id=list(ids))])]
 
 
 def _is_within(point: Any, since: datetime | None, until: datetime | None) -> bool:
