@@ -73,6 +73,7 @@ class LongTermMemory:
     ) -> None:
         self.scope = scope.owner
         self.session_id = scope.session_id
+        self._tags = [one.tag for one in scope.lineage]
         self.counter = counter or TokenCounter()
         self._collection = collection
         self._clock = clock
@@ -270,7 +271,7 @@ class LongTermMemory:
         query = as_unicode(query)
         if not query.strip():
             return []
-        tags = [scope.tag for scope in self.scope.lineage]
+        tags = self._tags
         hidden = {
             key_of(point_id(self.scope.tag, self.session_id, message_id, piece))
             for message_id in without
@@ -462,7 +463,7 @@ class LongTermMemory:
         sparse, dense = collection.scores(
             [
                 request(
-                    query=models.SparseVector(indices=indices, values=values),
+                    query=models.SparseVector.model_construct(indices=indices, values=values),
                     using=SPARSE,
                     filter=wanted,
                     limit=limit,

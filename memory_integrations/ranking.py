@@ -195,7 +195,8 @@ def rank(
     best = np.zeros(int(sessions.max()) + 1, dtype=np.float32)
     np.maximum.at(best, sessions[found], relevance[found])
     named = np.zeros(len(table.speakers), dtype=np.float32)
-    named[[table.speakers[name] for name in named_speakers(question, list(table.speakers))]] = weights.speaker
+    for name in named_speakers(question, list(table.speakers)):
+        named[table.speakers[name]] = weights.speaker
     parts = {
         "bm25": bm25[rows],
         "dense": cosine[rows],
@@ -260,31 +261,27 @@ def rarity(term_frequencies: Iterable[int], messages: int) -> float:
 class Distinct:
     """Texts that were seen, by their words; says which of them another says nearly the same as.
 
-    Nearly the same is a Jaccard similarity of ``least`` or more. Two such sets share a word among the first
-    ``n - ceil(least * n) + 1`` of their n words in any fixed order (prefix filtering, Chaudhuri et al. 2006), so only
-    few pairs are compared.
+    Nearly the same is a Jaccard similarity of ``least`` or more, which only sets of about the same size can have.
     """
 
     def __init__(self, least: float = 0.8) -> None:
         self._least = least
-        self._by_word: dict[str, list[tuple[frozenset[str], Any]]] = {}
+        self._by_size: dict[int, list[tuple[frozenset[str], Any]]] = {}
 
     def twin_of(self, words: frozenset[str], key: Any) -> Any | None:
         """The key of a text seen before that is like this one; None where there is none.
 
         Then this one is seen from now on, under its key. A text of no words has no twin.
         """
-        longest_first = sorted(sorted(words), key=len, reverse=True)  # long words are rare: few texts to compare
-        first = longest_first[: len(words) - ceil(self._least * len(words)) + 1]
-        for word in first:
-            for seen, twin in self._by_word.get(word, ()):
-                if not self._least * len(words) <= len(seen) <= len(words) / self._least:
-                    continue
+        count = len(words)
+        if not count:
+            return None
+        for size in range(ceil(self._least * count), int(count / self._least) + 1):
+            for seen, twin in self._by_size.get(size, ()):
                 common = len(words & seen)
-                if common >= self._least * (len(words) + len(seen) - common):
+                if common >= self._least * (count + size - common):
                     return twin
-        for word in first:
-            self._by_word.setdefault(word, []).append((words, key))
+        self._by_size.setdefault(count, []).append((words, key))
         return None
 
 
@@ -296,7 +293,10 @@ def named_speakers(question: str, speakers: Sequence[str]) -> list[str]:
         speakers: The speakers' names, in lower case.
     """
     text = question.lower()
-    found = sorted((match.start(), name) for name in speakers if (match := re.search(rf"\b{re.escape(name)}\b", text)))
+    said = (name for name in speakers if name in text)
+    found = sorted((match.start(), name) for name in said if (match := re.search(rf"\b{re.escape(name)}\b", text)))
+    if not found:
+        return []
     names = [name for _, name in found]
     return names if re.search(r"\b(?:and|both)\b", text) else names[:1]
 
