@@ -7,13 +7,14 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fresh import fresh_python
 from hypothesis import HealthCheck, settings
 from strategies import Clock, FewOpen
 
-from memory_integrations import FeatureMemory, MemoryScope, TokenCounter
+from memory_integrations import FeatureMemory, MemoryManager, MemoryScope, TokenCounter
 from memory_integrations.features import open_shelves
 from memory_integrations.journal import JsonlJournal
 
@@ -34,6 +35,7 @@ if _MEMORY_DISK.is_dir() and os.access(_MEMORY_DISK, os.W_OK) and shutil.disk_us
 
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 OpenFacts = Callable[..., FeatureMemory]
+OpenManager = Callable[..., MemoryManager]
 
 
 @pytest.fixture
@@ -58,6 +60,20 @@ def open_facts(tmp_path: Path, clock: Clock) -> Iterator[OpenFacts]:
 
     yield open_facts
     journals.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path, clock: Clock) -> Iterator[OpenManager]:
+    """Opens managers on one directory; those of one name share their open stores."""
+    opened: list[MemoryManager] = []
+
+    def manager(scope: str = "user:ann/session:s1", **options: Any) -> MemoryManager:
+        opened.append(MemoryManager(scope, data_dir=tmp_path / "data", clock=clock, **options))
+        return opened[-1]
+
+    yield manager
+    for one in opened:
+        one.close()
 
 
 @pytest.fixture

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,19 +17,6 @@ from memory_integrations.delimiters import delimit
 from memory_integrations.views import BudgetWarning
 
 OpenManager = Callable[..., MemoryManager]
-
-
-@pytest.fixture
-def manager(tmp_path: Path, clock: Clock) -> Iterator[OpenManager]:
-    opened: list[MemoryManager] = []
-
-    def manager(scope: str = "user:ann/session:s1", **options: Any) -> MemoryManager:
-        opened.append(MemoryManager(scope, data_dir=tmp_path / "data", clock=clock, **options))
-        return opened[-1]
-
-    yield manager
-    for one in opened:
-        one.close()
 
 
 def talk(turns: int, words: int = 6) -> list[Message]:
