@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from memory_integrations.arrival import arrived, utc_now
 from memory_integrations.collection import PAGE, MemoryCollection, batched, equals, in_order, tagged, within_corpus
 from memory_integrations.delimiters import strip_injected
-from memory_integrations.errors import MessageError
+from memory_integrations.errors import FilterError, MessageError
 from memory_integrations.filters import MemoryFilter
 from memory_integrations.layout import (
     DELETED,
@@ -263,11 +263,16 @@ class LongTermMemory:
             Hits, best first.
 
         Raises:
+            FilterError: ``where`` is no filter.
             MessageError: A time has no zone.
             StoreError: The store cannot be read.
         """
         if limit < 1:
             raise ValueError(f"limit={limit}: expected 1 or more.")
+        if where is not None and not isinstance(where, MemoryFilter):
+            raise FilterError(
+                f"where={where!r:.80}: expected a MemoryFilter, such as MemoryFilter(session_id='monday')."
+            )
         query = as_unicode(query)
         if not query.strip():
             return []

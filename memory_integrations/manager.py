@@ -28,7 +28,15 @@ from memory_integrations.decisions import (
     validate,
 )
 from memory_integrations.delimiters import strip_injected
-from memory_integrations.errors import FactError, ManagementError, MessageError, StoreError, StoreUnavailableError
+from memory_integrations.errors import (
+    FactError,
+    ManagementError,
+    MessageError,
+    PolicyError,
+    ScopeError,
+    StoreError,
+    StoreUnavailableError,
+)
 from memory_integrations.features import FeatureMemory, Json, ShelfSource, open_shelves
 from memory_integrations.journal import JsonlJournal
 from memory_integrations.layout import MemoryHit
@@ -45,6 +53,8 @@ if TYPE_CHECKING:
 
 DEFAULT_DATA_DIR = "data/memory"
 _NO_LIMIT = 1_000_000_000  # tokens
+_CLAIMED = 20_000  # of so many messages it is known whose they are
+_UNIQUE = 16  # characters of an id that nobody else's message has by chance
 _RECENT_USERS = 256  # whose facts stay in memory while nobody uses them
 _RECALLED = 50  # hits that a context asks for; the budget decides how many are shown
 _SHOWN_ANYWAY = 10  # so many of them may be in the conversation that a model sees anyway
@@ -95,6 +105,30 @@ class _OpenMemory:
         self._recent: OrderedDict[MemoryScope, FeatureMemory] = OrderedDict()
         self.turns: dict[MemoryScope, int] = {}
         self._waiting: dict[MemoryScope, list[Message]] = {}
+        self._claimed: OrderedDict[tuple[str | None, str | None, int], str] = OrderedDict()
+
+    def claim(self, scope: MemoryScope, messages: Iterable[Message]) -> None:
+        """Note whose conversation messages are from.
+
+        Raises:
+            ScopeError: The same message of the same session is another user's already: two users share a thread.
+        """
+        if scope.user_id is None:
+            return
+        with self._lock:
+            for message in messages:
+                if not message.id or len(message.id) < _UNIQUE:
+                    continue  # "1" is everybody's
+                name = scope.session_id, message.id, hash(message.text)
+                owner = self._claimed.setdefault(name, scope.user_id)
+                if owner != scope.user_id:
+                    raise ScopeError(
+                        f"The thread {scope.session_id!r} holds messages of another user than {scope.user_id!r}. Give "
+                        "each user threads of their own: their ids must differ, since a checkpointer knows no users. "
+                        "Nothing was stored."
+                    )
+            while len(self._claimed) > _CLAIMED:
+                self._claimed.popitem(last=False)
 
     def wait(self, scope: MemoryScope, messages: Iterable[Message]) -> None:
         """Keep messages of a conversation until they are stored in long-term memory."""
@@ -197,6 +231,7 @@ class MemoryManager:
 
     Raises:
         ScopeError: The scope cannot be read.
+        PolicyError: ``short_term_policy`` is none.
     """
 
     def __init__(
@@ -221,6 +256,8 @@ class MemoryManager:
             raise NotImplementedError(
                 "journal_url: SQL journals are not built yet; leave it out to use JSON Lines files."
             )
+        if short_term_policy is not None and not isinstance(short_term_policy, ShortTermPolicy):
+            raise PolicyError(f"short_term_policy={short_term_policy!r:.80}: expected a ShortTermPolicy, or None.")
         opened = _OpenMemory(
             Path(data_dir).expanduser(),
             short_term_policy or ShortTermPolicy(),
@@ -313,6 +350,7 @@ class MemoryManager:
 
         Raises:
             MessageError: One is no message.
+            ScopeError: They are another user's: two users share a thread.
             StoreError: Long-term memory could not be written. Short-term memory has the messages, and they wait: the
                 next call, or :meth:`flush`, stores them.
         """
@@ -322,6 +360,7 @@ class MemoryManager:
             said = _without_injected(_checked(message))
             if (said is message or _says_something(said)) and not (said.id and memory.knows(said)):
                 fresh.append(arrived(said, self.scope.session_id, now))
+        self._open.claim(self.scope, fresh)
         if remember and fresh:
             fresh = self._not_deleted(fresh)
         # What is stored already and was changed, perhaps to take something out of it, waits for nothing.
@@ -556,6 +595,12 @@ class MemoryManager:
 
     def __exit__(self, *args: object) -> None:
         self.close()
+
+    async def __aenter__(self) -> MemoryManager:
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        await self.aclose()
 
     def __repr__(self) -> str:
         return f"MemoryManager(scope={str(self.scope)!r})"

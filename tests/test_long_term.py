@@ -536,6 +536,11 @@ def test_p23_a_filter_that_nothing_could_meet_says_so(conditions: Any) -> None:
         MemoryFilter(user_id="bob")  # type: ignore[call-arg]
 
 
+def test_p23_a_dictionary_is_no_filter(manager: MemoryManager) -> None:
+    with pytest.raises(FilterError, match="expected a MemoryFilter"):
+        manager.long_term.search("tea", where={"session_id": "a"})  # type: ignore[arg-type]
+
+
 def test_an_explanation_adds_up_to_the_score(manager: MemoryManager) -> None:
     manager.long_term.store_conversation("Where do you sail?", "On the lake, in summer", "s")
     for hit in manager.long_term.search("Where is sailing done? lake", explain=True):

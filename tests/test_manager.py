@@ -24,6 +24,7 @@ from memory_integrations import (
     MemoryScope,
     Message,
     MessageError,
+    PolicyError,
     Promote,
     ScopeError,
     ShortTermPolicy,
@@ -443,3 +444,14 @@ def test_no_budget_is_no_limit(manager: MemoryManager) -> None:
 def test_a_message_of_another_kind_is_refused(manager: MemoryManager) -> None:
     with pytest.raises(MessageError, match=r"expected a memory_integrations\.Message"):
         manager.add_messages([{"role": "user", "content": "x"}])  # type: ignore[list-item]
+
+
+def test_a_policy_that_is_none_says_so_at_once(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="expected a ShortTermPolicy"):
+        MemoryManager("global", data_dir=tmp_path, short_term_policy={"max_tokens": 100})  # type: ignore[arg-type]
+
+
+async def test_a_manager_closes_itself_in_async_code_too(tmp_path: Path) -> None:
+    async with MemoryManager("user:ann", data_dir=tmp_path) as memory:
+        await memory.aadd_turn("Hello", "Hello")
+    assert MemoryManager("user:ann", data_dir=tmp_path).long_term.count() == 2

@@ -88,7 +88,7 @@ def erase(
     data_dir: DataDir = DATA_DIR,
     language: Language = LANGUAGE,
 ) -> None:
-    """Remove memories, or everything of a scope, from every file. Nothing brings it back.
+    """Remove memories, or everything of a scope, from every file. It cannot be undone.
 
     Without ids all that is known of the scope goes: facts with their history, and memories.
     """

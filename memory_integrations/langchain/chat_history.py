@@ -15,6 +15,8 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 
 from memory_integrations.arrival import new_id
+from memory_integrations.errors import ScopeError
+from memory_integrations.langchain import identity
 from memory_integrations.langchain.backing import Writing, forget
 from memory_integrations.langchain.messages import from_langchain, to_langchain
 from memory_integrations.manager import MemoryManager
@@ -52,7 +54,7 @@ class ShortTermChatMessageHistory(BaseChatMessageHistory):
 
     Raises:
         BudgetError: The budget is negative or not an integer.
-        ScopeError: The session is empty or no text.
+        ScopeError: The session is empty or no text; at reading: the run names another user than the memory's.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ShortTermChatMessageHistory(BaseChatMessageHistory):
         max_tokens: int | None = None,
     ) -> None:
         super().__init__()
+        identity.expect_memory(memory)
         self.memory = memory if session_id is None else memory.for_scope(memory.scope.with_session(session_id))
         self.backing = backing
         self.remember = remember
@@ -132,6 +135,12 @@ class ShortTermChatMessageHistory(BaseChatMessageHistory):
     def _shown(self, whole: Iterable[BaseMessage] | None) -> list[BaseMessage]:
         """The view, of short-term memory or of the whole that a backing keeps."""
         memory, policy = self.memory, self.memory.short_term.policy
+        named = identity.user_of_run()
+        if named is not None and named != memory.scope.user_id:
+            raise ScopeError(
+                f"The run names the user {named!r}, and this history is of {memory.scope}. Make it of that user's "
+                "memory: ShortTermChatMessageHistory(memory.for_scope(MemoryScope(user_id)), session_id)."
+            )
         if self.remember:
             memory.long_term.open()
             memory.follow([])  # what a write left undone that failed

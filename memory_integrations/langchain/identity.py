@@ -18,6 +18,18 @@ SESSIONS = ("thread_id", "session_id")
 """The names of a session, in ``configurable`` and in the runtime's context; the first that is there counts."""
 
 
+def expect_memory(memory: object) -> None:
+    """See that a component was given a memory.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(memory, MemoryManager):
+        raise TypeError(
+            f"memory={memory!r:.80}: expected a MemoryManager, such as MemoryManager(data_dir='data/memory')."
+        )
+
+
 def of_run(
     memory: MemoryManager,
     config: RunnableConfig | None = None,
@@ -54,6 +66,11 @@ def of_run(
             f"config={{'configurable': {{'{SESSIONS[0]}': ...}}}}, or '{USER}' too."
         )
     return memory.for_scope(MemoryScope(user, session))
+
+
+def user_of_run() -> str | None:
+    """The user that the config of the run that is under way names; None where it names none."""
+    return _id(USER, ensure_config().get("configurable") or {})
 
 
 def _agreed(name: str, found: list[str | None], own: str | None) -> str | None:

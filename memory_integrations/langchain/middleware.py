@@ -72,6 +72,9 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         note: str = MEMORY_NOTE,
     ) -> None:
         super().__init__()
+        identity.expect_memory(memory)
+        if not isinstance(recall, int) or recall < 0:
+            raise ValueError(f"recall={recall!r}: expected a whole number of memories, 0 or more.")
         if placement not in ("user", "last", "system"):
             raise ValueError(f"placement={placement!r}: expected 'user', 'last' or 'system'.")
         if on_error not in ("log", "raise"):
@@ -129,6 +132,8 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             return request
         try:
             self._follow(memory, read.all(request.state["messages"]))
+        except ScopeError:  # two users in one thread
+            raise
         except MemoryIntegrationError as error:
             # Not the last word: the turn is stored again when the agent is done.
             _log.warning("what the user said is not stored yet: %s", error)
@@ -148,6 +153,8 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             self._follow(memory, _Reader().all(state["messages"]))
             if self.remember and (answer := _structured_answer(state)):
                 memory.long_term.store_messages([answer])
+        except ScopeError:
+            raise
         except MemoryIntegrationError as error:
             self._failed("the turn was not remembered", error)
 

@@ -42,6 +42,7 @@ class MemoryPromptTemplate(ChatPromptTemplate):
         history_key: The variable with the conversation so far, of which nothing is recalled.
         facts_tokens: The budget of the facts; None means no limit.
         recall_tokens: The budget of recalled memories; 0 recalls nothing.
+        require_user: Whether a user must be known, so that a run which names none raises.
     """
 
     memory: MemoryManager
@@ -49,6 +50,7 @@ class MemoryPromptTemplate(ChatPromptTemplate):
     history_key: str = "history"
     facts_tokens: int | None = None
     recall_tokens: int = 500
+    require_user: bool = False
 
     def __init__(self, messages: Sequence[Any], **kwargs: Any) -> None:
         super().__init__(messages, **kwargs)
@@ -93,7 +95,7 @@ class MemoryPromptTemplate(ChatPromptTemplate):
         )
 
     def _remembered(self, variables: Mapping[str, Any]) -> dict[str, str]:
-        memory = identity.of_run(self.memory)
+        memory = identity.of_run(self.memory, require_user=self.require_user or None)
         return {
             FACTS: memory.features.to_prompt(max_tokens=self.facts_tokens),
             # A partial variable may be the history.
@@ -119,7 +121,8 @@ class MemoryPromptTemplate(ChatPromptTemplate):
 
 
 _SETTINGS = (
-    "memory", "query_key", "history_key", "facts_tokens", "recall_tokens", "metadata", "tags", "output_parser", "name",
+    "memory", "query_key", "history_key", "facts_tokens", "recall_tokens", "require_user",
+    "metadata", "tags", "output_parser", "name",
 )  # fmt: skip
 
 
@@ -157,6 +160,7 @@ def memory_prompt(
     history_key: str = "history",
     facts_tokens: int | None = None,
     recall_tokens: int = 500,
+    require_user: bool = False,
 ) -> ChatPromptTemplate:
     """A chat prompt that memory fills: of ``input`` (text, a message or several) and, where it is given, ``history``.
 
@@ -169,10 +173,14 @@ def memory_prompt(
         history_key: The variable with the conversation so far, of which nothing is recalled.
         facts_tokens: The budget of the facts; None means no limit.
         recall_tokens: The budget of recalled memories; 0 recalls nothing.
+        require_user: Whether a user must be known, so that a run which names none raises instead of knowing nothing.
 
     Raises:
         BudgetError: A budget is negative or not an integer.
+        ValueError: The template shows nothing of memory, or has no variable ``query_key`` to recall for.
     """
+    if template is not None:
+        _check_variables(template, query_key)
     ready = template or ChatPromptTemplate(
         [
             ("system", _escaped(f"{system}\n\n{MEMORY_NOTE}\n\n".lstrip("\n")) + delimit("facts", f"{{{FACTS}}}")),
@@ -188,8 +196,21 @@ def memory_prompt(
         history_key=history_key,
         facts_tokens=check_budget(facts_tokens),
         recall_tokens=check_budget(recall_tokens),
+        require_user=require_user,
         **{name: getattr(ready, name) for name in ("metadata", "tags", "output_parser", "name")},
     )
+
+
+def _check_variables(template: ChatPromptTemplate, query_key: str) -> None:
+    shown = {FACTS, RECALL}.intersection(template.input_variables)
+    if not shown:
+        raise ValueError(f"The template has neither {{{FACTS}}} nor {{{RECALL}}}: it would show nothing of memory.")
+    known = {*template.input_variables, *template.optional_variables, *template.partial_variables}
+    if RECALL in shown and query_key not in known:
+        raise ValueError(
+            f"The template has no variable {query_key!r} to recall for. It has {sorted(known - {FACTS, RECALL})}: say "
+            "which by query_key=."
+        )
 
 
 def _escaped(text: str) -> str:

@@ -10,7 +10,7 @@ from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, Callba
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig
-from pydantic import Field, InstanceOf
+from pydantic import ConfigDict, Field, InstanceOf
 
 from memory_integrations.filters import MemoryFilter
 from memory_integrations.langchain import identity
@@ -32,6 +32,7 @@ class LongTermRetriever(BaseRetriever):
         since: Only what was said then or later, aware.
         until: Only what was said before, aware.
         filter: Further conditions. Whatever they say, nobody else's memories are found.
+        require_user: Whether a user must be known, so that a run which names none raises instead of finding nothing.
 
     Raises:
         MessageError: At a call: a time has no zone.
@@ -40,20 +41,23 @@ class LongTermRetriever(BaseRetriever):
         ValueError: ``k`` is less than 1.
     """
 
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
     memory: MemoryManager
     k: int = Field(default=5, ge=1)
     score_threshold: float | None = Field(default=None, ge=0, le=1)
     since: datetime | None = None
     until: datetime | None = None
+    require_user: bool = False
     filter: InstanceOf[MemoryFilter] | None = None  # of a dictionary an unknown key would be no condition
 
     def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
         """Find documents for a question, for the user that the config names."""
-        return super().invoke(input, config, memory=identity.of_run(self.memory, config), **kwargs)
+        return super().invoke(input, config, memory=self._of(config), **kwargs)
 
     async def ainvoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
         """Async twin of :meth:`invoke`."""
-        memory = await asyncio.to_thread(identity.of_run, self.memory, config)  # which may read the user's facts
+        memory = await asyncio.to_thread(self._of, config)  # which may read the user's facts
         return await super().ainvoke(input, config, memory=memory, **kwargs)
 
     def _get_relevant_documents(
@@ -75,6 +79,9 @@ class LongTermRetriever(BaseRetriever):
         k: int | None = None,
     ) -> list[Document]:
         return await asyncio.to_thread(self._found, memory or self.memory, query, k)
+
+    def _of(self, config: RunnableConfig | None) -> MemoryManager:
+        return identity.of_run(self.memory, config, require_user=self.require_user or None)
 
     def _found(self, memory: MemoryManager, query: str, k: int | None) -> list[Document]:
         limit = self.k if k is None else k

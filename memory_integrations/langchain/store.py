@@ -26,6 +26,7 @@ from langgraph.store.base import (
 from memory_integrations.errors import ScopeError
 from memory_integrations.items import Item as StoredItem
 from memory_integrations.items import ItemKey, ItemMemory, NewItem, as_object
+from memory_integrations.langchain.identity import expect_memory
 from memory_integrations.manager import MemoryManager
 from memory_integrations.namespaces import ItemScopes, Namespace, check_namespace, namespace_matches
 
@@ -78,6 +79,7 @@ class MemoryStore(BaseStore):
         default_ttl: float | None = None,
         refresh_on_read: bool = True,
     ) -> None:
+        expect_memory(memory)
         scopes = ItemScopes(namespace, memory.scope)
         self.ttl_config = TTLConfig(refresh_on_read=refresh_on_read, omit_expired=True, default_ttl=default_ttl)
         self._fields = ["$"] if fields is None else list(fields)

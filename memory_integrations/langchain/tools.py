@@ -30,6 +30,8 @@ _Result = TypeVar("_Result")
 def memory_tools(memory: MemoryManager, *, require_user: bool = True) -> list[BaseTool]:
     """Tools with which a model remembers and forgets facts and searches what was said, for ``create_agent(tools=)``.
 
+    They work inside an agent or a ``ToolNode``, which gives them the run.
+
     ``remember_fact(key, value)``, ``forget_fact(key)`` and ``search_memory(query, since, until, limit)``. A fact that
     a model remembers has ``source="tool"`` and names the user message that it was said in. The artifact of
     ``search_memory`` is the list of memories with their ids and scores. What cannot be done is told to the model, and
@@ -42,6 +44,7 @@ def memory_tools(memory: MemoryManager, *, require_user: bool = True) -> list[Ba
     Raises:
         ScopeError: At a call: the run names no user, or another one than the memory's.
     """
+    identity.expect_memory(memory)
 
     def of(runtime: ToolRuntime[Any, Any]) -> MemoryManager:
         return _told(lambda: identity.of_run(memory, runtime.config, runtime.context, require_user=require_user))

@@ -10,7 +10,7 @@ from memory_integrations.errors import StoreLockedError, StoreUnavailableError
 
 __all__ = ["SERVER_HINT", "DirectoryLock"]
 
-SERVER_HINT = "run a Qdrant server and pass its URL (QdrantClient(url=...))"
+SERVER_HINT = 'run a Qdrant server and pass its URL (QdrantClient(url=...), or MemoryManager(qdrant="http://..."))'
 
 
 class DirectoryLock:

@@ -942,3 +942,14 @@ except DeprecationWarning as warning:
     assert "Human: Hello" in printed
     deprecated = tuple(map(int, version("langchain-core").split(".")[:3])) >= (1, 3, 3)
     assert ("warned: RunnableWithMessageHistory" in printed) == deprecated
+
+
+def test_p21_a_history_of_nobody_refuses_a_run_that_names_a_user(tmp_path: Path) -> None:
+    """P21: else everybody's sessions of one name would be one conversation."""
+    with MemoryManager(data_dir=tmp_path) as memory:
+        chain = RunnableWithMessageHistory(
+            RunnableLambda(lambda messages: "fine"), lambda session: ShortTermChatMessageHistory(memory, session)
+        )
+        with pytest.raises(ScopeError, match="'ann'"):
+            chain.invoke("My PIN is 4711.", {"configurable": {"session_id": "monday", "user_id": "ann"}})
+        assert memory.for_scope("session:monday").long_term.count() == 0

@@ -576,7 +576,31 @@ def test_an_identifier_that_is_none_raises(memory: MemoryManager, user: Any) -> 
         ask(agent_of(memory, Scripted()), "Hello", user=user)
 
 
-@pytest.mark.parametrize("options", [{"placement": "top"}, {"on_error": "ignore"}, {"max_tokens": -1}], ids=str)
+def test_p21_two_users_in_one_thread_are_a_mistake_that_says_so(memory: MemoryManager) -> None:
+    """P21: a checkpointer knows no users, so what one said would become the other's memory."""
+    model = Scripted()
+    agent = agent_of(memory, model)
+    ask(agent, "My PIN is 4711.", user="ann", thread="monday")
+    with pytest.raises(ScopeError, match="threads of their own"):
+        ask(agent, "Hi.", user="bob", thread="monday")
+    assert memories(memory, "bob") == []
+    assert len(model.seen) == 1
+    own = agent_of(memory, model)  # without shared state a thread's name may be anybody's
+    ask(own, "Hi.", user="bob", thread="monday")
+    assert memories(memory, "bob") == ["user: Hi.", "assistant: Noted."]
+
+
+@pytest.mark.parametrize("component", [MemoryMiddleware, memory_tools])
+def test_what_is_no_memory_says_so_at_once(component: Any) -> None:
+    with pytest.raises(TypeError, match="expected a MemoryManager"):
+        component("data/memory")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"placement": "top"}, {"on_error": "ignore"}, {"max_tokens": -1}, {"recall": -1}, {"recall": "5"}],
+    ids=str,
+)
 def test_bad_options_say_what_was_expected(memory: MemoryManager, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         MemoryMiddleware(memory, **options)

@@ -484,3 +484,14 @@ async def test_sync_and_async_give_the_same(shared: MemoryManager, given: list[s
     values: Any = {"input": "My cello?", "history": [HumanMessage("Hello")]}
     assert await prompt.ainvoke(values) == prompt.invoke(values)
     assert await prompt.aformat_prompt(**values) == prompt.format_prompt(**values)
+
+
+@pytest.mark.parametrize("text", ["{input}", "{question} {memory_recall}"])
+def test_a_template_that_would_show_no_memory_says_so(tmp_path: Path, text: str) -> None:
+    with MemoryManager(data_dir=tmp_path) as memory:
+        with pytest.raises(ValueError, match=r"memory_facts|query_key"):
+            memory_prompt(memory, ChatPromptTemplate([("human", text)]))
+        memory_prompt(memory, ChatPromptTemplate([("human", "{question} {memory_recall}")]), query_key="question")
+        required = memory_prompt(memory, require_user=True)
+        with pytest.raises(ScopeError, match="names no user"):
+            required.invoke({"input": "Hello"})

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -355,3 +356,12 @@ def test_what_fails_is_traced_and_reaches_the_caller(memory: MemoryManager) -> N
 
 def test_a_trace_shows_nothing_that_is_remembered(memory: MemoryManager) -> None:
     assert "autumn" not in dumps(LongTermRetriever(memory=memory))
+
+
+def test_a_user_may_be_required(tmp_path: Path) -> None:
+    with MemoryManager(data_dir=tmp_path) as memory:
+        retriever = LongTermRetriever(memory=memory, require_user=True)
+        with pytest.raises(ScopeError, match="names no user"):
+            retriever.invoke("tea", {"configurable": {"user": "ann"}})
+        with pytest.raises(ValueError, match="top_k"):
+            LongTermRetriever(memory=memory, top_k=2)  # type: ignore[call-arg]
