@@ -4,14 +4,7 @@ Importing this package imports no framework, no engine and no model: each is loa
 """
 
 from memory_integrations.context import Context
-from memory_integrations.decisions import (
-    Compress,
-    Delete,
-    Keep,
-    ManagementPlan,
-    ManagementReceipt,
-    Promote,
-)
+from memory_integrations.decisions import Compress, Delete, Forget, Keep, Promote
 from memory_integrations.errors import (
     BudgetError,
     EmbeddingMismatchError,
@@ -33,6 +26,7 @@ from memory_integrations.layout import MemoryHit
 from memory_integrations.long_term import LongTermMemory
 from memory_integrations.manager import EraseReceipt, MemoryManager
 from memory_integrations.messages import Message, ToolCall
+from memory_integrations.plans import ManagementPlan, ManagementReceipt, ManagementRequest
 from memory_integrations.policies import Entry, ShortTermPolicy
 from memory_integrations.scopes import MemoryScope
 from memory_integrations.short_term import ShortTermMemory
@@ -55,11 +49,13 @@ __all__ = [
     "FactVersion",
     "FeatureMemory",
     "FilterError",
+    "Forget",
     "Keep",
     "LongTermMemory",
     "ManagementError",
     "ManagementPlan",
     "ManagementReceipt",
+    "ManagementRequest",
     "MemoryFilter",
     "MemoryHit",
     "MemoryIntegrationError",

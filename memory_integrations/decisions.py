@@ -5,8 +5,9 @@ Whoever proposes, rules or a model: the code disposes. Pure functions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from memory_integrations.policies import Entry, ShortTermPolicy, evictable
@@ -48,7 +49,16 @@ class Promote:
     confidence: float = 1.0
 
 
-Decision = Keep | Delete | Compress | Promote
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Delete a fact that an entry says is no longer so; the entry stays, and so does the fact's history."""
+
+    entry_id: str
+    key: str
+    reason: str = ""
+
+
+Decision = Keep | Delete | Compress | Promote | Forget
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,56 +67,6 @@ class Skipped:
 
     decision: Decision
     why: str
-
-
-@dataclass(frozen=True, slots=True)
-class ManagementPlan:
-    """What is to be done, already validated against the entries it was made for.
-
-    Attributes:
-        decisions: In the order in which they are carried out.
-        skipped: What was proposed and failed validation.
-        source: Who proposed it: "rule" or "llm".
-        tokens_before: Tokens of short-term memory when it was made.
-        failed: Why there is no plan; None when there is one, also where it has nothing to do.
-        calls: Model calls that it took.
-        scope: Whose memory it is for; a plan made by hand may leave it out.
-    """
-
-    decisions: tuple[Decision, ...] = ()
-    skipped: tuple[Skipped, ...] = ()
-    source: str = "rule"
-    tokens_before: int = 0
-    failed: str | None = None
-    calls: int = 0
-    scope: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ManagementReceipt:
-    """What was done; ``MemoryManager.undo`` takes it back.
-
-    Attributes:
-        decisions: What was carried out.
-        skipped: What was not, and why.
-        failed: Why nothing was done; None when it worked, also where there was nothing to do.
-        tokens_before: Tokens of short-term memory before.
-        tokens_after: And after.
-        calls: Model calls that it took.
-        entries_before: The entries as they were.
-        fact_events: Numbers of the journal's events that it wrote.
-        scope: Whose memory it was done to.
-    """
-
-    decisions: tuple[Decision, ...] = ()
-    skipped: tuple[Skipped, ...] = ()
-    failed: str | None = None
-    tokens_before: int = 0
-    tokens_after: int = 0
-    calls: int = 0
-    entries_before: tuple[Entry, ...] = field(default=(), repr=False)
-    fact_events: tuple[int, ...] = ()
-    scope: str | None = None
 
 
 def validate(
@@ -118,8 +78,8 @@ def validate(
     """Split decisions into those that may be carried out and those that may not.
 
     Unknown entries are skipped; the latest ``min_entries``, pinned and system entries are neither deleted nor
-    compressed; a compression is shorter in tokens and not empty; a promotion names a key and a value; an entry
-    is deleted or compressed once.
+    compressed; a compression is shorter in tokens and says what the entry says; facts are what users say, with a key
+    and a value; an entry is deleted or compressed once.
 
     Args:
         proposed: The decisions, in order.
@@ -164,9 +124,36 @@ def _objection(
             return "only plain text can be compressed"
         if count(decision.content) >= entry.tokens:
             return "the compressed text is not shorter"
-    if isinstance(decision, Promote) and (not decision.key.strip() or decision.value in (None, "", [], {})):
-        return "a fact needs a key and a value"
+        if not says_what(decision.content, (entry.original or entry.message).text):
+            return "the compressed text says something else"
+    if isinstance(decision, Promote | Forget):
+        if entry.role != "user":
+            return "facts are what users say: no answer and no tool's output becomes one"
+        if not decision.key.strip() or (isinstance(decision, Promote) and decision.value in (None, "", [], {})):
+            return "a fact needs a key and a value"
     return None
+
+
+_WORD = re.compile(r"[^\W_]+")
+_BEGINNING = 5  # characters: what inflected forms of a word have in common
+_LEAST_SHARED = 0.3
+# Scripts written without spaces, of which every character counts as a word.
+_WIDE = re.compile(r"[\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff]")
+
+
+def says_what(compressed: str, original: str) -> bool:
+    """Whether a text shares enough words with what it shortens not to be a placeholder, an excuse or a translation.
+
+    Three in ten of its words, by their beginnings, so that inflection and some paraphrase are free.
+    """
+    words, known = _beginnings(compressed), _beginnings(original)
+    return bool(words) and len(words & known) >= _LEAST_SHARED * len(words)
+
+
+def _beginnings(text: str) -> set[str]:
+    text = text.casefold()
+    wide = _WIDE.findall(text)
+    return {*wide, *(word[:_BEGINNING] for word in _WORD.findall(_WIDE.sub(" ", text)))}
 
 
 def undone(before: Sequence[Entry], now: Sequence[Entry], decisions: Iterable[Decision]) -> list[Entry]:

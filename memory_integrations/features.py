@@ -335,10 +335,12 @@ class FeatureMemory:
             },
         }
 
-    def changed_at(self, key: str) -> datetime | None:
-        """When a fact was last set or deleted; None when it never was."""
-        changes = (shelf.last_change(key) for shelf in self._shelves)
-        return next((change[0] for change in changes if change), None)
+    def changes(self) -> dict[str, datetime]:
+        """When facts were last set or deleted, by key."""
+        found: dict[str, datetime] = {}
+        for shelf in reversed(self._shelves):
+            found |= {key: change[0] for key in shelf.known_keys() if (change := shelf.last_change(key))}
+        return found
 
     def refresh(self) -> None:
         """Read what other processes, or other managers of this one, wrote since."""
@@ -398,12 +400,20 @@ class FeatureMemory:
         Raises:
             StoreError: It could not be written; nothing changed.
         """
+        return self.retract(key) is not None
+
+    def retract(self, key: str, source: str = "user", message_id: str | None = None) -> int | None:
+        """Delete a fact, saying who says so; see :meth:`delete`.
+
+        Returns:
+            The number of the change, which :meth:`undo` takes; None when there is no such fact.
+        """
         _check_key(key)
         self.refresh()
         if key not in self:
-            return False
-        self._own.journal.append("delete", {"key": key})
-        return True
+            return None
+        said = {"message_id": as_unicode(message_id)} if message_id is not None else {}
+        return self._own.journal.append("delete", {"key": key, "source": as_unicode(source), **said}).number
 
     def undo(self, change: int | None = None) -> str | None:
         """Take a change back: the latest, and called again the one before it; or the one of a number.

@@ -76,6 +76,9 @@ class Journal(Protocol):
             on_reset: Called when the journal was erased: all that was handed over is void.
         """
 
+    def scopes(self) -> list[MemoryScope]:
+        """The scopes that have a journal."""
+
     def close(self) -> None:
         """Release what is open."""
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from memory_integrations import rules
 from memory_integrations.arrival import arrived, utc_now
 from memory_integrations.collection import MemoryCollection
 from memory_integrations.context import Context, assemble
@@ -20,8 +21,7 @@ from memory_integrations.decisions import (
     Compress,
     Decision,
     Delete,
-    ManagementPlan,
-    ManagementReceipt,
+    Forget,
     Promote,
     Skipped,
     undone,
@@ -42,7 +42,10 @@ from memory_integrations.journal import JsonlJournal
 from memory_integrations.layout import MemoryHit
 from memory_integrations.long_term import LongTermMemory
 from memory_integrations.messages import Content, Message
-from memory_integrations.policies import ShortTermPolicy
+from memory_integrations.originals import Originals
+from memory_integrations.plans import ManagementPlan, ManagementReceipt, ManagementRequest, Manager, planned
+from memory_integrations.policies import Entry, ShortTermPolicy
+from memory_integrations.rules import RuleManager
 from memory_integrations.scopes import MemoryScope
 from memory_integrations.short_term import ShortTermMemory
 from memory_integrations.tokens import TokenCounter, check_budget
@@ -50,6 +53,8 @@ from memory_integrations.tokens import TokenCounter, check_budget
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
     from qdrant_client import QdrantClient
+
+_log = logging.getLogger("memory_integrations")
 
 DEFAULT_DATA_DIR = "data/memory"
 _NO_LIMIT = 1_000_000_000  # tokens
@@ -89,8 +94,14 @@ class _OpenMemory:
         counter: TokenCounter,
         clock: Callable[[], datetime],
         language: str | None,
+        llm_client: Any,
+        background: bool,
     ) -> None:
         self.policy = policy
+        self.background = background
+        self.manager: Manager = _manager_of(llm_client, counter)
+        self._worker: ThreadPoolExecutor | None = None
+        self._working: list[Future[ManagementReceipt]] = []
         self.counter = counter
         self.clock = clock
         self.journal = JsonlJournal(data_dir / "journal", clock)
@@ -154,6 +165,33 @@ class _OpenMemory:
         with self._lock:
             return list(self._waiting)
 
+    def originals(self, scope: MemoryScope) -> Originals:
+        """What was compressed in a session; read from its journal each time, since it is seldom asked for."""
+        return Originals(self.journal, scope)
+
+    def work(self, job: Callable[[], ManagementReceipt]) -> Future[ManagementReceipt]:
+        """Do something off the reply path, one thing after the other."""
+        with self._lock:
+            if self._worker is None:
+                self._worker = ThreadPoolExecutor(1, thread_name_prefix="memory-manager")
+            done = self._worker.submit(job)
+            self._working.append(done)
+            return done
+
+    def finish_work(self) -> None:
+        """Wait for what is done off the reply path, and raise what failed of it.
+
+        Raises:
+            ManagementError: A plan failed.
+            StoreError: It could not be carried out.
+        """
+        with self._lock:
+            working, self._working = self._working, []
+        wait(working)
+        for done in working:
+            if (failed := done.result().failed) is not None:
+                raise ManagementError(f"Managing in the background failed: {failed}. Nothing was changed.")
+
     def short_term(self, scope: MemoryScope) -> ShortTermMemory:
         """The one conversation of a scope in this open memory."""
         with self._lock:
@@ -184,6 +222,10 @@ class _OpenMemory:
             return [memory for scope, memory in self._short_term.items() if scope.owner == owner]
 
     def close(self) -> None:
+        with self._lock:
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.shutdown()
         self.journal.close()
         self.memories.close()
         if self._own_client is not None:
@@ -217,7 +259,8 @@ class MemoryManager:
 
     Args:
         scope: "global", "user:ID", "session:ID" or "user:ID/session:ID".
-        llm_client: A model that manages short-term memory; None manages by rules.
+        llm_client: A model that manages short-term memory: a LangChain chat model or Runnable, a LlamaIndex LLM, a name
+            for ``init_chat_model`` such as "openai:gpt-5-mini", or a function; None manages by rules.
         data_dir: Where the journal and the embedded engine keep their files.
         short_term_policy: What short-term memory keeps.
         embeddings: Any LangChain ``Embeddings``; None means the bundled ones.
@@ -226,12 +269,15 @@ class MemoryManager:
         model: The model whose tokens are counted; None counts ``cl100k_base``.
         language: The language of search's stems and stop words, such as "german"; None for neither.
         clock: Gives the time, aware; for tests.
+        manage_in_background: Manage off the reply path where ``manage_every_n_turns`` says so; :meth:`flush` waits for
+            it, and raises what failed.
 
     Nothing is opened before it is needed: a manager that only touches facts never takes the engine's lock.
 
     Raises:
         ScopeError: The scope cannot be read.
         PolicyError: ``short_term_policy`` is none.
+        ManagementError: ``llm_client`` is nothing that can manage.
     """
 
     def __init__(
@@ -247,11 +293,8 @@ class MemoryManager:
         model: str | None = None,
         language: str | None = "english",
         clock: Callable[[], datetime] = utc_now,
+        manage_in_background: bool = False,
     ) -> None:
-        if llm_client is not None:
-            raise NotImplementedError(
-                "llm_client: managing by a model is not built yet; leave it out to manage by rules."
-            )
         if journal_url is not None:
             raise NotImplementedError(
                 "journal_url: SQL journals are not built yet; leave it out to use JSON Lines files."
@@ -266,6 +309,8 @@ class MemoryManager:
             TokenCounter(model),
             clock,
             language,
+            llm_client,
+            manage_in_background,
         )
         self._bind(MemoryScope.parse(scope), opened)
 
@@ -373,12 +418,14 @@ class MemoryManager:
         return ids
 
     def flush(self) -> None:
-        """Store what waits to be remembered, also what was not answered yet.
+        """Wait for what is managed in the background, and store what waits to be remembered, answered or not.
 
         Raises:
-            StoreError: It could not be stored; it waits on.
+            ManagementError: Managing in the background failed; nothing was changed by it.
+            StoreError: Something could not be stored; what was said waits on.
         """
         self._store_waiting(unanswered=True)
+        self._open.finish_work()
 
     def get_context(self, query: str | None = None, max_tokens: int | None = 2000) -> Context:
         """What a model should be given: facts, the recent conversation, and what is recalled for a query.
@@ -467,24 +514,47 @@ class MemoryManager:
 
     # Management
 
+    @property
+    def manager(self) -> Manager:
+        """Whoever plans, for every sibling: rules, or the chain of ``llm_client``.
+
+        Any Runnable from a :class:`ManagementRequest` to a :class:`ManagementPlan` may take its place.
+        """
+        return self._open.manager
+
+    @manager.setter
+    def manager(self, manager: Manager) -> None:
+        self._open.manager = manager
+
     def manage_short_term(self, dry_run: bool = False) -> ManagementReceipt | ManagementPlan:
-        """Tidy short-term memory and promote facts from it.
+        """Tidy short-term memory and learn facts from it.
+
+        A model is not called below the policy's ``threshold``, and above it once, twice where its first answer cannot
+        be read. What a model answers, or that it does not, changes nothing that the policy protects; where it fails,
+        nothing is changed and the receipt says so.
 
         Args:
             dry_run: Give the plan and change nothing.
 
         Returns:
             What was done, or with ``dry_run`` what would be.
+
+        Raises:
+            StoreError: A fact or an original could not be written.
         """
-        plan = self._plan()
+        plan = self._planned()
         return plan if dry_run else self.apply(plan)
+
+    def manage_in_background(self) -> Future[ManagementReceipt]:
+        """Do what :meth:`manage_short_term` does off the reply path; :meth:`flush` waits for it."""
+        return self._open.work(lambda: self.apply(self._planned()))
 
     def apply(self, plan: ManagementPlan) -> ManagementReceipt:
         """Carry a plan out. It is checked again first: what changed since it was made is left as it is.
 
         Raises:
             ManagementError: The plan is for another scope.
-            StoreError: A fact could not be written; the facts before it were, the entries are unchanged.
+            StoreError: A fact or an original could not be written; the facts before it were, the entries are unchanged.
         """
         self._expect_own("plan", plan.scope)
         memory = self.short_term
@@ -492,23 +562,20 @@ class MemoryManager:
         if plan.failed:
             return ManagementReceipt(
                 skipped=plan.skipped, failed=plan.failed, tokens_before=tokens_before, tokens_after=tokens_before,
-                calls=plan.calls,
+                calls=plan.calls, usage=plan.usage,
             )  # fmt: skip
-        accepted, skipped = validate(plan.decisions, before, memory.policy, self._open.counter.count)
+        current, changed = _unchanged(plan, before)
+        accepted, refused = validate(current, before, memory.policy, self._open.counter.count)
         done: list[Decision] = []
         events: list[int] = []
-        skipped = [*plan.skipped, *skipped]
+        skipped = [*plan.skipped, *changed, *refused]
         for decision in accepted:
-            if isinstance(decision, Promote):
-                if decision.key in self.features and self.features.get(decision.key) == decision.value:
-                    skipped.append(Skipped(decision, "the fact is known already"))
-                    continue
-                try:
-                    events.append(self._promote(decision, plan.source))
-                except FactError as error:
-                    skipped.append(Skipped(decision, str(error)))
-                    continue
-            done.append(decision)
+            why = self._learn(decision, plan.source, events)
+            if why:
+                skipped.append(Skipped(decision, why))
+            else:
+                done.append(decision)
+        self._keep_originals(done, before)
         for decision in done:
             if isinstance(decision, Delete):
                 memory.delete(decision.entry_id)
@@ -520,10 +587,27 @@ class MemoryManager:
             tokens_before=tokens_before,
             tokens_after=memory.total_tokens,
             calls=plan.calls,
+            usage=plan.usage,
             entries_before=tuple(before),
             fact_events=tuple(events),
             scope=str(self.scope),
         )
+
+    def expand(self, entry_id: str) -> Entry:
+        """Bring what a compressed entry said in full back into views, also where the entry was evicted since.
+
+        Raises:
+            ManagementError: It was never compressed in this session.
+            StoreError: The journal cannot be read.
+        """
+        entry = self.short_term.get(entry_id)
+        original = entry.original if entry is not None else None
+        original = original or self._open.originals(self.scope).get(entry_id)
+        if original is None:
+            raise ManagementError(
+                f"entry {entry_id!r} was never compressed in {self.scope}: there is nothing to expand."
+            )
+        return self.short_term.expand_entry(original)
 
     def undo(self, receipt: ManagementReceipt) -> None:
         """Take back what a receipt says was done. What was said since stays.
@@ -569,6 +653,8 @@ class MemoryManager:
                 self._open.stored(scope, self._open.waiting(scope))
         # First what may be refused, since another process can hold the embedded engine.
         memories = self.long_term.erase(None if whole else self.scope.session_id)
+        for scope in self._sessions_with_originals(whole):
+            self._open.originals(scope).erase()
         return EraseReceipt(
             scope=str(self.scope),
             facts=self.features.erase() if whole else 0,
@@ -585,6 +671,7 @@ class MemoryManager:
             StoreError: What waited could not be stored. Everything is closed all the same.
         """
         try:
+            self._open.finish_work()
             for scope in self._open.scopes_waiting():
                 self.for_scope(scope).flush()
         finally:
@@ -648,8 +735,20 @@ class MemoryManager:
         return await asyncio.to_thread(self.store_file_summary, filename, summary)
 
     async def amanage_short_term(self, dry_run: bool = False) -> ManagementReceipt | ManagementPlan:
-        """Async twin of :meth:`manage_short_term`."""
-        return await asyncio.to_thread(self.manage_short_term, dry_run)
+        """Async twin of :meth:`manage_short_term`: the model is awaited, the rest is done in threads."""
+        request = await asyncio.to_thread(self._request)
+        if self._is_below(request):
+            plan = planned((), request, self._open.counter.count, source="llm")
+        else:
+            try:
+                plan = _expected(await self.manager.ainvoke(request))
+            except Exception as error:
+                plan = _failed(request, error)
+        return plan if dry_run else await asyncio.to_thread(self.apply, plan)
+
+    async def aexpand(self, entry_id: str) -> Entry:
+        """Async twin of :meth:`expand`."""
+        return await asyncio.to_thread(self.expand, entry_id)
 
     async def aapply(self, plan: ManagementPlan) -> ManagementReceipt:
         """Async twin of :meth:`apply`."""
@@ -712,28 +811,68 @@ class MemoryManager:
             return self.short_term
         return self._open.short_term(self.scope.with_session(session_id))
 
-    def _plan(self) -> ManagementPlan:
-        memory, count = self.short_term, self._open.counter.count
-        entries = memory.entries
+    def _request(self) -> ManagementRequest:
+        """What whoever manages is given now."""
         self.features.refresh()
-        proposed = rules.propose(entries, self.features.all(), self._open.clock(), memory.policy, count)
-        accepted, skipped = validate(proposed, entries, memory.policy, count)
-        said = {entry.id: entry.created_at for entry in entries}
-        current, outdated = [], []
-        for decision in accepted:
-            changed = self.features.changed_at(decision.key) if isinstance(decision, Promote) else None
-            if changed is not None and changed > said[decision.entry_id]:
-                outdated.append(Skipped(decision, "the fact was changed after this was said"))
-            else:
-                current.append(decision)
-        return ManagementPlan(tuple(current), (*skipped, *outdated), "rule", memory.total_tokens, scope=str(self.scope))
+        return ManagementRequest(
+            entries=tuple(self.short_term.entries),
+            facts=self.features.all(),
+            policy=self.short_term.policy,
+            now=self._open.clock(),
+            facts_changed=self.features.changes(),
+            scope=str(self.scope),
+        )
+
+    def _is_below(self, request: ManagementRequest) -> bool:
+        """Whether so little was said that no model is called."""
+        return not isinstance(self.manager, RuleManager) and request.tokens <= request.policy.threshold
+
+    def _planned(self) -> ManagementPlan:
+        request = self._request()
+        if self._is_below(request):
+            return planned((), request, self._open.counter.count, source="llm")
+        try:
+            return _expected(self.manager.invoke(request))
+        except Exception as error:
+            return _failed(request, error)
+
+    def _learn(self, decision: Decision, source: str, events: list[int]) -> str | None:
+        """Change the fact that a decision is about, and note the event; or say why not."""
+        features = self.features
+        if isinstance(decision, Forget):
+            event = features.retract(decision.key, source, decision.entry_id)
+            if event is None:
+                return "there is no such fact"
+            events.append(event)
+        if isinstance(decision, Promote):
+            if decision.key in features and features.get(decision.key) == decision.value:
+                return "the fact is known already"
+            try:
+                event = features.set(decision.key, decision.value, source, decision.confidence, decision.entry_id)
+            except FactError as error:
+                return str(error)
+            events.append(event)
+        return None
+
+    def _keep_originals(self, decisions: Iterable[Decision], entries: Iterable[Entry]) -> None:
+        """Write down what entries said that will be compressed."""
+        compressed = {decision.entry_id for decision in decisions if isinstance(decision, Compress)}
+        if compressed:
+            originals = self._open.originals(self.scope)
+            for entry in entries:
+                if entry.id in compressed:
+                    originals.keep(entry.original or entry.message)
+
+    def _sessions_with_originals(self, whole: bool) -> list[MemoryScope]:
+        """The sessions to be erased that may have originals in a journal of their own."""
+        if not whole:
+            return [self.scope]
+        scopes = self._open.journal.scopes()
+        return [scope for scope in scopes if scope.owner == self.scope and scope != self.scope]
 
     def _expect_own(self, what: str, scope: str | None) -> None:
         if scope is not None and scope != str(self.scope):
             raise ManagementError(f"This {what} is for {scope}, not for {self.scope}. Nothing was changed.")
-
-    def _promote(self, decision: Promote, source: str) -> int:
-        return self.features.set(decision.key, decision.value, source, decision.confidence, decision.entry_id)
 
     def _manage_if_due(self, new_turns: int) -> None:
         every = self.short_term.policy.manage_every_n_turns
@@ -742,7 +881,7 @@ class MemoryManager:
         turns = self._open.turns.get(self.scope, 0) + new_turns
         self._open.turns[self.scope] = turns % every
         if turns >= every:
-            self.manage_short_term()
+            self.manage_in_background() if self._open.background else self.manage_short_term()
 
 
 def _checked(message: Message) -> Message:
@@ -781,6 +920,51 @@ def _block_without_injected(block: str | Mapping[str, Any]) -> str | Mapping[str
 
 def _says_something(message: Message) -> bool:
     return bool(message.content and (not isinstance(message.content, str) or message.content.strip()))
+
+
+def _manager_of(llm_client: Any, counter: TokenCounter) -> Manager:
+    if llm_client is None:
+        return RuleManager(counter.count)
+    from memory_integrations.manager_chain import build_manager_chain
+
+    chain: Manager = build_manager_chain(llm_client, counter=counter)
+    return chain
+
+
+def _expected(plan: Any) -> ManagementPlan:
+    if not isinstance(plan, ManagementPlan):
+        raise ManagementError(f"The manager gave {type(plan).__name__}: expected a ManagementPlan.")
+    return plan
+
+
+def _failed(request: ManagementRequest, error: Exception) -> ManagementPlan:
+    """The plan where a manager failed: whatever a model, its client or its answer did, nothing is changed."""
+    _log.warning("managing short-term memory failed: %s", type(error).__name__)
+    return ManagementPlan(
+        source="llm",
+        tokens_before=request.tokens,
+        failed=f"{type(error).__name__}: {error}",
+        calls=1,
+        scope=request.scope,
+        before=request.entries,
+        after=request.entries,
+        facts=request.facts,
+    )
+
+
+def _unchanged(plan: ManagementPlan, entries: Sequence[Entry]) -> tuple[list[Decision], list[Skipped]]:
+    """A plan's decisions on what is still as it was when the plan was made, and the others."""
+    was = {entry.id: entry.message for entry in plan.before}
+    now = {entry.id: entry.message for entry in entries}
+    kept: list[Decision] = []
+    changed: list[Skipped] = []
+    for decision in plan.decisions:
+        id_ = decision.entry_id
+        if id_ in was and id_ in now and was[id_] != now[id_]:
+            changed.append(Skipped(decision, "the entry was changed after the plan was made"))
+        else:
+            kept.append(decision)
+    return kept, changed
 
 
 def _default_embeddings() -> Embeddings:

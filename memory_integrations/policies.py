@@ -33,6 +33,7 @@ class ShortTermPolicy:
         min_retention: Managing deletes entries whose retention, in (0, 1], fell below this; needs a half-life.
         compression_threshold: Managing compresses an entry of more tokens; None means never.
         manage_every_n_turns: Manage after so many turns added; None means only when asked.
+        manage_above_tokens: A language model manages only more tokens than this; None means half of ``max_tokens``.
         reserved_tokens: Tokens of a context that are spoken for by the system prompt, tools and the answer.
 
     Raises:
@@ -49,11 +50,17 @@ class ShortTermPolicy:
     min_retention: float = 0.05
     compression_threshold: int | None = 300
     manage_every_n_turns: int | None = None
+    manage_above_tokens: int | None = None
     reserved_tokens: int = 0
 
     def __post_init__(self) -> None:
         _at_least(1, max_tokens=self.max_tokens)
-        _at_least(0, min_entries=self.min_entries, reserved_tokens=self.reserved_tokens)
+        _at_least(
+            0,
+            min_entries=self.min_entries,
+            reserved_tokens=self.reserved_tokens,
+            manage_above_tokens=self.manage_above_tokens,
+        )
         _at_least(
             1,
             target_tokens=self.target_tokens,
@@ -74,6 +81,11 @@ class ShortTermPolicy:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value <= most or value == math.inf:
                 raise PolicyError(f"{name}={value!r}: expected a number, 0 or more, and at most {most}.")
+
+    @property
+    def threshold(self) -> int:
+        """Tokens above which a language model manages."""
+        return self.max_tokens // 2 if self.manage_above_tokens is None else self.manage_above_tokens
 
 
 def _at_least(least: int, **figures: int | None) -> None:

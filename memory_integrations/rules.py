@@ -7,6 +7,7 @@ of themselves in plain English sentences of a closed list, as facts of ``source=
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 from memory_integrations.decisions import Compress, Decision, Delete, Promote
 from memory_integrations.delimiters import strip_injected
+from memory_integrations.plans import ManagementPlan, ManagementRequest, planned
 from memory_integrations.policies import Entry, ShortTermPolicy, evictable, expired, retention
 from memory_integrations.statements import LISTS, statements
 
@@ -36,8 +38,29 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*|\n+")
 # A compressed text keeps about this share of the tokens.
 _COMPRESSED_SHARE = 0.4
 _PEOPLE = frozenset(("user", "assistant"))
+_SAID_AGAIN = "said again later, word for word"
 # A duplicate of fewer words ("yes", "the second one") may answer another question.
 _DUPLICATE_WORDS = 3
+
+
+class RuleManager:
+    """The manager without a model: from a request to a plan, by rules.
+
+    Args:
+        count: Counts tokens.
+    """
+
+    def __init__(self, count: Callable[[str], int]) -> None:
+        self._count = count
+
+    def invoke(self, request: ManagementRequest) -> ManagementPlan:
+        """The plan for a request."""
+        proposed = propose(request.entries, request.facts, request.now, request.policy, self._count)
+        return planned(proposed, request, self._count, source="rule")
+
+    async def ainvoke(self, request: ManagementRequest) -> ManagementPlan:
+        """Async twin of :meth:`invoke`, in a thread."""
+        return await asyncio.to_thread(self.invoke, request)
 
 
 def propose(
@@ -70,8 +93,7 @@ def propose(
 
 def _compressed(entry: Entry, threshold: int | None, count: Callable[[str], int]) -> str | None:
     """A shorter text for what somebody said at length; None for a short entry, a tool's output, or one done before."""
-    plain = isinstance(entry.message.content, str) and not entry.message.tool_calls and entry.role in _PEOPLE
-    if threshold is None or entry.tokens <= threshold or entry.original is not None or not plain:
+    if threshold is None or entry.tokens <= threshold or entry.original is not None or not _is_plain(entry):
         return None
     return compress(entry.content, min(int(entry.tokens * _COMPRESSED_SHARE), threshold), count)
 
@@ -85,15 +107,35 @@ def _reason_to_delete(
 ) -> str | None:
     if expired(entry, now, policy):
         return "past its age"
-    if entry.message.tool_calls or entry.role not in _PEOPLE or not isinstance(entry.message.content, str):
+    if not _is_plain(entry):
         return None
     if is_greeting(entry.content) and entry.id not in asked:  # "ok" after a question is an answer
         return "a greeting"
-    if len(entry.content.split()) >= _DUPLICATE_WORDS and last_of[_identity(entry)] != entry.id:
-        return "said again later, word for word"
+    if _is_twin(entry, last_of):
+        return _SAID_AGAIN
     if policy.decay_half_life is not None and retention(entry, now, policy) < policy.min_retention:
         return "decayed"
     return None
+
+
+def duplicates(entries: Sequence[Entry], policy: ShortTermPolicy) -> list[Delete]:
+    """The entries that were said again later, word for word."""
+    last_of = {_identity(entry): entry.id for entry in entries}
+    return [
+        Delete(entry.id, _SAID_AGAIN)
+        for entry in evictable(entries, policy)
+        if _is_plain(entry) and _is_twin(entry, last_of)
+    ]
+
+
+def _is_plain(entry: Entry) -> bool:
+    """Whether it is nothing but text that a user or an assistant said."""
+    message = entry.message
+    return not message.tool_calls and entry.role in _PEOPLE and isinstance(message.content, str)
+
+
+def _is_twin(entry: Entry, last_of: Mapping[tuple[str, str], str]) -> bool:
+    return len(entry.content.split()) >= _DUPLICATE_WORDS and last_of[_identity(entry)] != entry.id
 
 
 def _identity(entry: Entry) -> tuple[str, str]:

@@ -137,6 +137,29 @@ class ShortTermMemory:
                 )
             return self._put(replace(entry, message=message, tokens=tokens, original=entry.original or entry.message))
 
+    def expand_entry(self, original: Message) -> Entry:
+        """Show an entry as it was said; one that is gone comes back in its place in time, and may go again.
+
+        Args:
+            original: The message as it was said.
+
+        Returns:
+            The entry.
+        """
+        assert original.id is not None and original.created_at is not None  # it has arrived before
+        with self._lock:
+            known = self._entries.get(original.id)
+            entry = Entry(original.id, original, self._count(original), original.created_at)
+            if known is not None:
+                return self._put(replace(known, message=original, tokens=entry.tokens, original=None))
+            later = [other for other in self._entries.values() if other.created_at > original.created_at]
+            self._entries[entry.id] = entry
+            for other in later:
+                self._entries.move_to_end(other.id)
+            self._tokens += entry.tokens
+            self._changed()
+            return entry
+
     def pin(self, entry_id: str, pinned: bool = True) -> bool:
         """Protect an entry from eviction and management, or no longer; False when there is none of that id."""
         return self._replace(entry_id, pinned=pinned)

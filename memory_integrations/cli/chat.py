@@ -133,7 +133,8 @@ def _obey(screen: Console, memory: MemoryManager, command: str, shown: Context |
 
 
 def _show_learnt(screen: Console, memory: MemoryManager) -> None:
-    from memory_integrations.decisions import ManagementReceipt, Promote
+    from memory_integrations.decisions import Promote
+    from memory_integrations.plans import ManagementReceipt
 
     receipt = memory.manage_short_term()
     assert isinstance(receipt, ManagementReceipt)  # not a plan: it was no dry run

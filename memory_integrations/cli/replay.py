@@ -10,10 +10,11 @@ from importlib.resources import as_file, files
 from itertools import groupby
 
 from memory_integrations.arrival import utc_now
-from memory_integrations.decisions import ManagementReceipt, Promote
+from memory_integrations.decisions import Promote
 from memory_integrations.ingest import Read, read_file
 from memory_integrations.manager import MemoryManager
 from memory_integrations.messages import Message
+from memory_integrations.plans import ManagementReceipt
 
 NEW_SESSION = "the-next-one"
 NEW_QUESTION = "May my dog move in with me? What did the lease say?"

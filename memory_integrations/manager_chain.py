@@ -1,0 +1,181 @@
+"""The manager as a Runnable: from short-term memory and the known facts to a plan, by a language model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
+from pydantic import BaseModel, Field
+
+from memory_integrations.decisions import Delete, Keep, Skipped
+from memory_integrations.delimiters import as_data
+from memory_integrations.llms import answer_of, as_runnable, structured, usage_of
+from memory_integrations.manager_prompts import FORMAT, HUMAN, STRUCTURED, SYSTEM
+from memory_integrations.messages import transcript_line
+from memory_integrations.plans import ManagementPlan, ManagementRequest, planned
+from memory_integrations.policies import Entry, ShortTermPolicy, evictable
+from memory_integrations.replies import Reply, UnreadableReplyError, as_decisions, read_reply
+from memory_integrations.rules import duplicates
+from memory_integrations.tokens import TokenCounter
+
+NOSTREAM = "nostream"
+"""The tag by which LangGraph keeps a model's tokens out of the user's stream."""
+
+
+class EntryDecision(BaseModel):
+    """What becomes of an entry."""
+
+    id: str = Field(description="The entry's name, such as e3.")
+    action: Literal["KEEP", "DELETE", "COMPRESS"]
+    content: str | None = Field(None, description="For COMPRESS: the shorter text.")
+    reason: str = ""
+
+
+class FactChange(BaseModel):
+    """What becomes of a fact about the user."""
+
+    op: Literal["SET", "REMOVE"]
+    key: str = Field(description="A short name in snake_case, or that of a known fact.")
+    value: str | bool | float | list[str] | None = Field(None, description="For SET: what holds now.")
+    source: str = Field(alias="from", description="The entry in which the user says so, such as e3.")
+    confidence: float = Field(0.8, ge=0, le=1)
+    reason: str = ""
+
+
+class ManagerReply(BaseModel):
+    """What becomes of the entries and facts; those that are not named stay."""
+
+    decisions: list[EntryDecision] = Field(default_factory=list)
+    facts: list[FactChange] = Field(default_factory=list)
+
+
+def build_manager_chain(
+    llm: Any,
+    policy: ShortTermPolicy | None = None,
+    *,
+    prompt: ChatPromptTemplate | None = None,
+    counter: TokenCounter | None = None,
+) -> Runnable[ManagementRequest, ManagementPlan]:
+    """The manager as a chain: ``prompt | model | parse | validate``.
+
+    A model with structured output is asked by a schema, any other for JSON in plain text; an answer that cannot be read
+    is asked for once more, in plain text. What still cannot be read gives a plan that ``failed``; what the model itself
+    raises is raised, so that ``with_retry``, ``with_fallbacks`` and a config's callbacks work as on any Runnable. The
+    model's tokens do not reach a LangGraph stream, and the model object is not changed.
+
+    Args:
+        llm: A LangChain chat model or Runnable, a LlamaIndex LLM, a name for ``init_chat_model``, or a function.
+        policy: The limits; None means those of each request.
+        prompt: A prompt with the variables of ``manager_prompts``; None means the one there.
+        counter: Counts tokens.
+
+    Raises:
+        ManagementError: The model is none of these.
+    """
+    counter = counter or TokenCounter()
+    template = prompt or ChatPromptTemplate(
+        [("system", SYSTEM.replace("{", "{{").replace("}", "}}")), ("human", HUMAN)]
+    )
+    model = as_runnable(llm)
+    by_schema = structured(model, ManagerReply)
+    plain = _asking(template.partial(format=FORMAT), model)
+    if by_schema is None:
+        ask = plain.with_fallbacks([plain], exceptions_to_handle=(UnreadableReplyError,), exception_key="unread")
+    else:
+        ask = _asking(template.partial(format=STRUCTURED), by_schema).with_fallbacks(
+            [plain], exceptions_to_handle=(UnreadableReplyError, NotImplementedError), exception_key="unread"
+        )
+
+    def prepare(request: ManagementRequest) -> dict[str, Any]:
+        if policy is not None:
+            request = replace(request, policy=policy)
+        aliases = {f"e{i}": entry for i, entry in enumerate(request.entries, 1)}
+        settled = duplicates(request.entries, request.policy)
+        return {"request": request, "aliases": aliases, "settled": settled, **_shown(request, aliases, settled)}
+
+    def finish(asked: dict[str, Any]) -> ManagementPlan:
+        request, reply = asked["request"], asked["reply"]
+        proposed, unread = as_decisions(reply, asked["aliases"], list(request.facts))
+        if unread and not proposed:
+            return _failed(request, f"no part of the answer is a decision: {unread[0].why}", reply)
+        return planned(
+            [*asked["settled"], *proposed],
+            request,
+            counter.count,
+            source="llm",
+            skipped=_named(unread, asked["aliases"]),
+            calls=reply.calls,
+            usage=reply.usage,
+        )
+
+    def give_up(asked: dict[str, Any]) -> ManagementPlan:
+        error: UnreadableReplyError = asked["error"]
+        return _failed(asked["request"], str(error), Reply((), (), error.usage, 2))
+
+    answered = RunnablePassthrough.assign(reply=ask) | RunnableLambda(finish, name="validate")
+    chain = RunnableLambda(prepare, name="prepare") | answered.with_fallbacks(
+        [RunnableLambda(give_up, name="give_up")], exceptions_to_handle=(UnreadableReplyError,), exception_key="error"
+    )
+    return chain.with_config(run_name="memory_manager")
+
+
+def _asking(template: ChatPromptTemplate, model: Runnable[Any, Any]) -> Runnable[dict[str, Any], Reply]:
+    """Ask a model and read its answer; an answer that was not readable before counts as a call."""
+    asked = template | model.with_config(tags=[NOSTREAM], run_name="memory_manager_model")
+    return RunnablePassthrough.assign(output=asked) | RunnableLambda(_read, name="parse")
+
+
+def _read(asked: Mapping[str, Any]) -> Reply:
+    usage = usage_of(asked["output"])
+    unread = asked.get("unread")
+    if isinstance(unread, UnreadableReplyError):
+        usage = {name: usage.get(name, 0) + unread.usage.get(name, 0) for name in {**usage, **unread.usage}}
+    try:
+        reply = read_reply(answer_of(asked["output"]))
+    except UnreadableReplyError as error:
+        raise UnreadableReplyError(str(error), usage) from None
+    return replace(reply, usage=usage, calls=2 if isinstance(unread, UnreadableReplyError) else 1)
+
+
+def _shown(request: ManagementRequest, aliases: Mapping[str, Entry], settled: Sequence[Delete]) -> dict[str, str]:
+    """What the prompt says of a request; entries that are settled without the model are left out."""
+    free = {entry.id for entry in evictable(request.entries, request.policy)}
+    gone = {decision.entry_id for decision in settled}
+    lines = [
+        f"[{alias}]{'' if entry.id in free else ' (protected)'} {entry.tokens} tokens, "
+        f"{as_data(transcript_line(entry.message))}"
+        for alias, entry in aliases.items()
+        if entry.id not in gone
+    ]
+    facts = [
+        as_data(f"{json.dumps(k, ensure_ascii=False)}: {json.dumps(v, ensure_ascii=False)}")
+        for k, v in request.facts.items()
+    ]
+    limit = f"{request.tokens:,} tokens; {request.policy.max_tokens:,} fit"
+    return {"entries": "\n".join(lines) or "none", "facts": "\n".join(facts) or "none", "limit": limit}
+
+
+def _failed(request: ManagementRequest, why: str, reply: Reply) -> ManagementPlan:
+    return ManagementPlan(
+        source="llm",
+        tokens_before=request.tokens,
+        failed=why,
+        calls=reply.calls,
+        scope=request.scope,
+        usage=reply.usage,
+        before=request.entries,
+        after=request.entries,
+        facts=request.facts,
+    )
+
+
+def _named(skipped: Sequence[Skipped], aliases: Mapping[str, Entry]) -> list[Skipped]:
+    """What was skipped, under the entries' own ids where the model named one that there is."""
+    return [
+        replace(one, decision=Keep(aliases[one.decision.entry_id].id)) if one.decision.entry_id in aliases else one
+        for one in skipped
+    ]
