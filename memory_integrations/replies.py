@@ -21,6 +21,7 @@ from memory_integrations.policies import Entry
 _FENCE = re.compile(r"```[\w-]*[ \t]*\r?\n?(.*?)```", re.DOTALL)
 _COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
 _MOST_STARTS = 200  # places in an answer at which JSON may begin
+_LONGEST_LITERAL = len("false")
 _LONGEST = 1_000_000  # characters of an answer that are read
 _CONFIDENCE = 0.8
 """What a fact claims for which the model gave no confidence."""
@@ -91,18 +92,21 @@ def _as_reply(found: Any) -> Reply | None:
 
 
 def _json_in(text: str) -> Iterator[Any]:
-    """Every JSON object and list in a text, those in fences first."""
+    """Every whole JSON object and list in a text, those in fences first; of what is cut off no part."""
     for part in [*_FENCE.findall(text), text]:
-        cleaned = _COMMA.sub(lambda match: match[1] or "", part)
-        starts = [match.start() for match in re.finditer(r"[{\[]", cleaned)][:_MOST_STARTS]
+        cleaned = _COMMA.sub(lambda match: match[1] or "", part).rstrip()
         end = 0
-        for start in starts:
+        for start in [match.start() for match in re.finditer(r"[{\[]", cleaned)][:_MOST_STARTS]:
             if start < end:
                 continue  # inside what was read
             try:
                 found, end = json.JSONDecoder(strict=False).raw_decode(cleaned, start)
-            except (ValueError, RecursionError):
+            except json.JSONDecodeError as error:
+                if error.msg.startswith("Unterminated") or error.pos >= len(cleaned) - _LONGEST_LITERAL:
+                    break  # whatever stands in it was to be part of something larger
                 continue
+            except RecursionError:
+                break
             yield found
         yield from _python_in(part)
 

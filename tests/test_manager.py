@@ -294,8 +294,6 @@ def test_bad_arguments(manager: MemoryManager) -> None:
 
 
 def test_what_is_not_built_yet_says_so(tmp_path: Path) -> None:
-    with pytest.raises(NotImplementedError, match="llm_client"):
-        MemoryManager("global", llm_client=object(), data_dir=tmp_path)
     with pytest.raises(NotImplementedError, match="journal_url"):
         MemoryManager("global", journal_url="postgresql://x", data_dir=tmp_path)
 
