@@ -114,7 +114,7 @@ def _json_in(text: str) -> Iterator[Any]:
 def _python_in(text: str) -> Iterator[Any]:
     """The whole as a Python literal, which is how some models write JSON."""
     text = text.strip()
-    if text.startswith(("{", "[")):
+    if text.startswith(("{", "[")) and "\\" not in text:  # of an escape that is none Python would warn
         try:
             yield ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
