@@ -19,23 +19,26 @@ if TYPE_CHECKING:
     from memory_integrations.langchain.retriever import LongTermRetriever
     from memory_integrations.langchain.store import MemoryStore
     from memory_integrations.langchain.tools import memory_tools
+    from memory_integrations.manager_chain import build_manager_chain
 
 __all__ = [
     "LongTermRetriever",
     "MemoryMiddleware",
     "MemoryStore",
     "ShortTermChatMessageHistory",
+    "build_manager_chain",
     "memory_prompt",
     "memory_tools",
 ]
 
 _MODULES = {
-    "LongTermRetriever": "retriever",
-    "MemoryMiddleware": "middleware",
-    "MemoryStore": "store",
-    "ShortTermChatMessageHistory": "chat_history",
-    "memory_prompt": "prompts",
-    "memory_tools": "tools",
+    "LongTermRetriever": "langchain.retriever",
+    "MemoryMiddleware": "langchain.middleware",
+    "MemoryStore": "langchain.store",
+    "ShortTermChatMessageHistory": "langchain.chat_history",
+    "build_manager_chain": "manager_chain",
+    "memory_prompt": "langchain.prompts",
+    "memory_tools": "langchain.tools",
 }
 
 
@@ -43,7 +46,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        module = import_module(f"{__name__}.{_MODULES[name]}")
+        module = import_module(f"memory_integrations.{_MODULES[name]}")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("langchain", "langgraph"):
             raise

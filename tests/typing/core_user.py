@@ -19,11 +19,13 @@ from memory_integrations import (
     FactVersion,
     FeatureMemory,
     FilterError,
+    Forget,
     Keep,
     LongTermMemory,
     ManagementError,
     ManagementPlan,
     ManagementReceipt,
+    ManagementRequest,
     MemoryFilter,
     MemoryHit,
     MemoryIntegrationError,
@@ -95,8 +97,27 @@ def manage(memory: MemoryManager) -> EraseReceipt:
                     print(entry_id, content)
                 case Promote(entry_id, key, value):
                     print(entry_id, key, value)
+                case Forget(entry_id, key):
+                    print(entry_id, key)
         memory.undo(receipt)
     return memory.erase()
+
+
+class Nothing:
+    """A manager of one's own."""
+
+    def invoke(self, input: ManagementRequest) -> ManagementPlan:
+        return ManagementPlan(source="mine", before=input.entries, after=input.entries)
+
+    async def ainvoke(self, input: ManagementRequest) -> ManagementPlan:
+        return self.invoke(input)
+
+
+def background(memory: MemoryManager) -> Entry:
+    memory.manager = Nothing()
+    memory.manage_in_background().result()
+    memory.flush()
+    return memory.expand("m1")
 
 
 async def asynchronous(memory: MemoryManager) -> Context:

@@ -18,12 +18,13 @@ from langchain_core.tools import BaseTool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.store.base import BaseStore
 
-from memory_integrations import MemoryFilter, MemoryManager
+from memory_integrations import ManagementPlan, MemoryFilter, MemoryManager
 from memory_integrations.langchain import (
     LongTermRetriever,
     MemoryMiddleware,
     MemoryStore,
     ShortTermChatMessageHistory,
+    build_manager_chain,
     memory_prompt,
     memory_tools,
 )
@@ -77,6 +78,12 @@ async def retrieve(memory: MemoryManager) -> list[Document]:
         filter=MemoryFilter(role="user"),
     )
     return [*retriever.invoke("holiday plans", RUN), *await retriever.ainvoke("tea")]
+
+
+def manage(memory: MemoryManager, model: BaseChatModel) -> str:
+    memory.manager = build_manager_chain(model).with_retry(stop_after_attempt=2)
+    plan = memory.manage_short_term(dry_run=True)
+    return str(plan.diff()) if isinstance(plan, ManagementPlan) else ""
 
 
 async def store(memory: MemoryManager) -> None:
