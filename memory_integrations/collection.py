@@ -212,7 +212,8 @@ class MemoryCollection:
         from qdrant_client import models
 
         told = [payload for payload in payloads if payload.get("page_content")]
-        dense = self.dense.embed_documents([payload["page_content"] for payload in told]) if told else []
+        with embedding():
+            dense = self.dense.embed_documents([payload["page_content"] for payload in told]) if told else []
         sparse = self.sparse.embed_documents(line(p["page_content"], p.get("metadata") or {}) for p in told)
         vectors: Iterator[dict[str, Any]] = iter(
             [
@@ -290,6 +291,22 @@ class MemoryCollection:
 def _described(identity: Mapping[str, Any]) -> str:
     size = identity["embedding_size"] or "no"
     return f"the embedding {identity['embedding']!r} of {size} dimensions and language {identity['language']!r}"
+
+
+@contextmanager
+def embedding() -> Iterator[None]:
+    """What an embedding does not do, as an error of ours: many are services that fail in ways of their own.
+
+    Raises:
+        StoreUnavailableError: It failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise StoreUnavailableError(
+            f"The embedding failed ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Nothing was stored "
+            "or found; try again when it works."
+        ) from error
 
 
 @contextmanager

@@ -35,6 +35,11 @@ def as_data(text: str) -> str:
     """
     if not text.isprintable():
         text = _INVISIBLE.sub("", _LINE_ENDS.sub("\n  ", text))
+    return without_tags(text)
+
+
+def without_tags(text: str) -> str:
+    """The text with delimiters that have lost their ``<``, and nothing else changed."""
     return _TAG.sub("&lt;", text) if "<" in text else text
 
 

@@ -469,7 +469,9 @@ class FeatureMemory:
         text = _as_object(lines.values())
         dropped: list[str] = []
         if max_tokens is not None:
-            for key in sorted(lines, key=self._last_change):
+            # A fact that alone is too long must not take all others with it.
+            alone = {key: self.counter.count(_as_object([line])) > max_tokens for key, line in lines.items()}
+            for key in sorted(lines, key=lambda key: (not alone[key], self._last_change(key))):
                 if self.counter.count(text) <= max_tokens:
                     break
                 del lines[key]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from memory_integrations.arrival import utc_now
-from memory_integrations.collection import PAGE, MemoryCollection, asking, batched, equals, in_order, tagged
+from memory_integrations.collection import PAGE, MemoryCollection, asking, batched, embedding, equals, in_order, tagged
 from memory_integrations.conditions import check_filter, meets_all
 from memory_integrations.delimiters import strip_injected
 from memory_integrations.errors import MessageError
@@ -373,10 +373,12 @@ class ItemMemory:
         indices, values = collection.sparse.embed_query(query)
         terms = models.SparseVector(indices=indices, values=values)
         rare = models.SearchParams(idf=models.IdfCorpusParams(corpus=wanted))
+        with embedding():
+            vector = collection.dense.embed_query(query)
         found = collection.scores(
             [
                 models.QueryRequest(query=terms, using=SPARSE, filter=wanted, limit=limit, params=rare),
-                models.QueryRequest(query=collection.dense.embed_query(query), using=DENSE, filter=wanted, limit=limit),
+                models.QueryRequest(query=vector, using=DENSE, filter=wanted, limit=limit),
             ]
         )
         bm25, cosine = (_shares(scores) for scores in found)

@@ -11,7 +11,16 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from memory_integrations.arrival import arrived, utc_now
-from memory_integrations.collection import PAGE, MemoryCollection, batched, equals, in_order, tagged, within_corpus
+from memory_integrations.collection import (
+    PAGE,
+    MemoryCollection,
+    batched,
+    embedding,
+    equals,
+    in_order,
+    tagged,
+    within_corpus,
+)
 from memory_integrations.delimiters import strip_injected
 from memory_integrations.errors import FilterError, MessageError
 from memory_integrations.filters import MemoryFilter
@@ -193,15 +202,21 @@ class LongTermMemory:
         self._collection.delete(self.scope.tag, models.FilterSelector(filter=tagged(tags, *conditions)))
         return count
 
-    def deleted(self, messages: Iterable[Message]) -> set[str]:
-        """The ids of those messages of this session that were stored once and deleted."""
+    def recorded(self, messages: Iterable[Message]) -> dict[str, datetime | None]:
+        """When those messages of this session that were stored before were said, by ids; None for deleted ones."""
         places = {
             point_id(self.scope.tag, message.session_id or self.session_id, message.id): message.id
             for message in messages
             if message.id
         }
-        found = self._collection.retrieve(places)
-        return {places[str(point.id)] for point in found if metadata_of(point).get("scope") == DELETED}
+        found: dict[str, datetime | None] = {}
+        for point in self._collection.retrieve(places):
+            fields = metadata_of(point)
+            if fields.get("scope") == DELETED:
+                found[places[str(point.id)]] = None
+            elif "created_at" in fields:
+                found[places[str(point.id)]] = datetime.fromisoformat(fields["created_at"])
+        return found
 
     def reembed(self, progress: Progress | None = None) -> int:
         """Embed the memories of all scopes anew, with the embedding and language that this memory is opened with.
@@ -483,7 +498,8 @@ class LongTermMemory:
         """The question's vector; where the embedding can, its words weigh by how rare they are in what is searched."""
         weighted = getattr(self._collection.dense, "embed_weighted", None)
         if weighted is None:
-            return self._collection.dense.embed_query(question)
+            with embedding():
+                return self._collection.dense.embed_query(question)
         from memory_integrations.ranking import rarity
 
         messages = sum(len(table) for table in tables)

@@ -407,7 +407,7 @@ class MemoryManager:
                 fresh.append(arrived(said, self.scope.session_id, now))
         self._open.claim(self.scope, fresh)
         if remember and fresh:
-            fresh = self._not_deleted(fresh)
+            fresh = self._as_recorded(fresh)
         # What is stored already and was changed, perhaps to take something out of it, waits for nothing.
         changed = any(memory.get(message.id or "") for message in fresh)
         ids = memory.extend(fresh)
@@ -788,13 +788,17 @@ class MemoryManager:
                     self.short_term.touch(message_id)
         return hits
 
-    def _not_deleted(self, messages: list[Message]) -> list[Message]:
-        """The messages without those that were stored once and deleted."""
+    def _as_recorded(self, messages: list[Message]) -> list[Message]:
+        """The messages as of the time when they were first said, without those that were stored once and deleted.
+
+        A thread that goes on after a restart is not said anew: its age, and which of its facts are outdated, stay.
+        """
         try:
-            deleted = self.long_term.deleted(messages)
+            recorded = self.long_term.recorded(messages)
         except StoreError:  # a store that cannot be read cannot be written either, which is said when they are stored
             return messages
-        return [message for message in messages if message.id not in deleted]
+        said_at = [recorded.get(message.id or "", message.created_at) for message in messages]
+        return [replace(m, created_at=at) for m, at in zip(messages, said_at, strict=True) if at is not None]
 
     def _store_waiting(self, *, unanswered: bool) -> None:
         """Store what waits: whole exchanges, or with ``unanswered`` everything."""

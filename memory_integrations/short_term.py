@@ -55,8 +55,9 @@ class ShortTermMemory:
         self._clock = clock
         self._lock = threading.RLock()
         self._entries: OrderedDict[str, Entry] = OrderedDict()
-        self._gone: dict[str, DropReason] = {}  # ids that were here, and why they are not any more
-        self._gone_before: dict[str, DropReason] = {}
+        # Ids that were here: why they are not any more, and what they said, as a hash.
+        self._gone: dict[str, tuple[DropReason, int]] = {}
+        self._gone_before: dict[str, tuple[DropReason, int]] = {}
         self._tokens = 0
         self._revision = 0
         self._views: dict[int | None, tuple[datetime | None, View]] = {}
@@ -110,7 +111,7 @@ class ShortTermMemory:
             entry = self._entries.pop(entry_id, None)
             if entry is None:
                 return False
-            self._note_gone(entry_id, "deleted")
+            self._note_gone(entry, "deleted")
             self._tokens -= entry.tokens
             self._changed()
             return True
@@ -214,7 +215,8 @@ class ShortTermMemory:
         with self._lock:
             entry = self._entries.get(message.id or "")
             if entry is None:
-                return message.id in self._gone or message.id in self._gone_before
+                gone = self._gone.get(message.id or "") or self._gone_before.get(message.id or "")
+                return gone is not None and (gone[0] == "deleted" or gone[1] == hash(message.text))
             return _says_the_same(entry.original or entry.message, message)
 
     def __len__(self) -> int:
@@ -365,7 +367,7 @@ class ShortTermMemory:
                 if oldest.protected or oldest.id == latest:
                     break
                 del entries[oldest.id]
-                self._note_gone(oldest.id, "budget")
+                self._note_gone(oldest, "budget")
                 self._tokens -= oldest.tokens
                 over = not at_target(self._tokens, len(entries), policy)
             if not over:
@@ -373,17 +375,18 @@ class ShortTermMemory:
         for entry_id in choose_evictions(list(entries.values()), now, policy, begun=over):
             entry = entries.pop(entry_id)
             self._tokens -= entry.tokens
-            self._note_gone(entry_id, "expired" if expired(entry, now, policy) else "budget")
+            self._note_gone(entry, "expired" if expired(entry, now, policy) else "budget")
 
-    def _note_gone(self, entry_id: str, reason: DropReason) -> None:
-        self._gone[entry_id] = reason
+    def _note_gone(self, entry: Entry, reason: DropReason) -> None:
+        self._gone[entry.id] = reason, hash((entry.original or entry.message).text)
         if len(self._gone) > _GONE_KNOWN:  # the older half is forgotten at once: one by one would cost more
             self._gone, self._gone_before = {}, self._gone
 
     def _why_gone(self, entry_id: str) -> DropReason | None:
         if entry_id in self._entries:
             return None
-        return self._gone.get(entry_id) or self._gone_before.get(entry_id)
+        gone = self._gone.get(entry_id) or self._gone_before.get(entry_id)
+        return gone[0] if gone else None
 
     def _valid_until(self, entries: Sequence[Entry], now: datetime) -> datetime | None:
         """When the next entry expires."""

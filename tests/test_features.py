@@ -668,11 +668,21 @@ class TestPrompt:
         assert counter.count(text) <= budget or text == "{}"
         assert sorted([*shown, *left_out]) == sorted(values), "shown or left out, and never both"
         assert shown.items() <= values.items()
-        assert left_out == list(values)[: len(left_out)], "the oldest first"
+        whole = {key: f"{{\n{_as_shown(key)}: {_as_shown(value)}\n}}" for key, value in values.items()}
+        first = sorted(values, key=lambda key: counter.count(whole[key]) <= budget)  # what is too long even alone
+        assert left_out == first[: len(left_out)], "then the oldest first"
         if left_out:
             with_one_more = {key: values[key] for key in [left_out[-1], *shown]}
             lines = ",\n".join(f"{_as_shown(key)}: {_as_shown(value)}" for key, value in with_one_more.items())
             assert counter.count(f"{{\n{lines}\n}}") > budget, "no more than needed"
+
+    def test_a_fact_that_is_too_long_hides_no_other(self, open_facts: OpenFacts) -> None:
+        facts = open_facts()
+        facts.set("allergy", "peanuts")
+        facts.set("notes", "word " * 3000)
+        text, left_out = facts.render(max_tokens=500)
+        assert json.loads(text) == {"allergy": "peanuts"}
+        assert left_out == ["notes"]
 
     @pytest.mark.parametrize("step", [0, 60], ids=["within an instant", "over time"])
     def test_what_changed_longest_ago_is_left_out_first(

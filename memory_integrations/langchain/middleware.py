@@ -9,19 +9,22 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from memory_integrations.context import Context
-from memory_integrations.delimiters import delimit
+from memory_integrations.delimiters import delimit, without_tags
 from memory_integrations.errors import MemoryIntegrationError, ScopeError
 from memory_integrations.langchain import identity
 from memory_integrations.langchain.messages import all_to_langchain, extended, from_langchain, is_summary
 from memory_integrations.langchain.prompts import MEMORY_NOTE
+from memory_integrations.langchain.tools import SEARCH
 from memory_integrations.manager import MemoryManager
 from memory_integrations.messages import Message
 from memory_integrations.tokens import check_budget
 
 _log = logging.getLogger("memory_integrations")
+
+_NEWEST = 2_000  # messages of a thread that are followed; older ones were, when they were new
 
 Placement = Literal["user", "last", "system"]
 
@@ -48,7 +51,7 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
         placement: Where recalled memories go. "user": at the end of the latest user message, so that all that stands
             before it stays the same while the agent works. "last": in a message of their own at the very end. "system":
             behind the facts.
-        remember: Whether turns are stored.
+        remember: Whether turns are stored; without, nothing is learnt from them either.
         require_user: Whether a run must name a user. Without one, its thread alone has the memory.
         on_error: What becomes of a store that fails. "log": the agent goes on and answers without it, and the error is
             logged. "raise": a failed reading raises at once, a failed writing once the answer is in the state.
@@ -159,8 +162,9 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             self._failed("the turn was not remembered", error)
 
     def _follow(self, memory: MemoryManager, messages: Sequence[Message]) -> None:
-        said = [message for message in messages if not is_summary(message.raw)]
-        memory.follow(said, remember=self.remember, unanswered=True)
+        if self.remember:
+            said = [message for message in messages if not is_summary(message.raw)]
+            memory.follow(said[-_NEWEST:], unanswered=True)
 
     def _failed(self, what: str, error: MemoryIntegrationError) -> None:
         if self.on_error == "raise":
@@ -169,11 +173,11 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
 
     def _injected(self, request: ModelRequest[Any], context: Context) -> ModelRequest[Any]:
         """The request with what memory gives it."""
-        messages = all_to_langchain(context.messages)
+        messages = list(map(_defused, all_to_langchain(context.messages)))
         facts = delimit("facts", context.features) if context.features != "{}" else ""
         recalled = delimit("recalled", context.long_term)
         if recalled and self.placement == "user":
-            latest = max(i for i, message in enumerate(messages) if _is_question(message))
+            latest = max(i for i, message in enumerate(context.messages) if message.role == "user")
             messages[latest] = extended(messages[latest], recalled)
         elif recalled and self.placement == "last":
             messages.append(HumanMessage(recalled))
@@ -194,8 +198,13 @@ class _Reader:
         return [self._read[id(message)] for message in messages]
 
 
-def _is_question(message: BaseMessage) -> bool:
-    return isinstance(message, HumanMessage) and not is_summary(message)
+def _defused(message: BaseMessage) -> BaseMessage:
+    """A tool's result that cannot pass for memory, unless it is what a search in memory found."""
+    content = message.content
+    if not isinstance(message, ToolMessage) or message.name == SEARCH or not isinstance(content, str):
+        return message
+    safe = without_tags(content)
+    return message if safe == content else message.model_copy(update={"content": safe})
 
 
 def _with_system(request: ModelRequest[Any], messages: list[Any], text: str) -> ModelRequest[Any]:

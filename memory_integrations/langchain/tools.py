@@ -22,8 +22,12 @@ from memory_integrations.messages import as_aware
 
 _log = logging.getLogger("memory_integrations")
 
-Value = str | bool | int | float | list[str]
-Key = Annotated[str, Field(min_length=1, description="A short name in snake_case, such as 'home_city'.")]
+SEARCH = "search_memory"
+Text = Annotated[str, Field(max_length=2000)]
+Value = Text | bool | int | float | list[Text]
+Key = Annotated[
+    str, Field(min_length=1, max_length=100, description="A short name in snake_case, such as 'home_city'.")
+]
 _Result = TypeVar("_Result")
 
 
