@@ -317,16 +317,8 @@ class LongTermMemory:
                 break
         return hits.as_list()
 
-    def get_relevant_context(
-        self, query: str, max_tokens: int = 500, limit: int = 50, without: Collection[str] = ()
-    ) -> str:
+    def get_relevant_context(self, query: str, max_tokens: int = 500, limit: int = 50) -> str:
         """What a search finds as lines for a prompt, best first, within a budget of tokens.
-
-        Args:
-            query: A question or any text.
-            max_tokens: The budget.
-            limit: How many memories at most.
-            without: Ids of messages of this session that are left out, such as those that are shown anyway.
 
         Raises:
             BudgetError: The budget is negative or not an integer.
@@ -334,7 +326,7 @@ class LongTermMemory:
         check_budget(max_tokens)
         lines: list[str] = []
         left = max_tokens
-        for hit in self.search(query, limit, without=without):
+        for hit in self.search(query, limit):
             tokens = self.counter.count(hit.text) + 1
             if tokens > left:
                 break
