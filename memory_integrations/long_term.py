@@ -338,11 +338,16 @@ class LongTermMemory:
         """How many memories the scope itself has, exactly."""
         return self._count([self.scope.tag])
 
-    def messages(self) -> Iterator[Message]:
-        """Every message and file summary of the scope in the order in which it came, through all pages."""
-        stored = self._collection.scroll(tagged([self.scope.tag]))
+    def messages(self, session_id: str | None = None) -> Iterator[Message]:
+        """Every message and file summary of the scope in the order in which it came, through all pages.
+
+        Args:
+            session_id: Only those of this session; None means all.
+        """
+        conditions = [] if session_id is None else [equals("metadata.session_id", session_id)]
+        stored = self._collection.scroll(tagged([self.scope.tag], *conditions))
         points = in_order(point for point in stored if metadata_of(point).get("kind") != "item")
-        for _, same in groupby(points, key=lambda point: metadata_of(point).get("message_id", str(point.id))):
+        for _, same in groupby(points, key=_name_of):
             yield as_message(list(same))
 
     @property
@@ -518,6 +523,12 @@ def _updated(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any
     if now["kind"] == "message":
         merged["created_at"] = before.get("created_at", now["created_at"])
     return merged
+
+
+def _name_of(point: Any) -> tuple[str | None, str]:
+    """By what a message is known in its scope; its pieces have it in common."""
+    fields = metadata_of(point)
+    return fields.get("session_id"), fields.get("message_id", str(point.id))
 
 
 def _whole(metadata: Mapping[str, Any]) -> dict[str, Any]:

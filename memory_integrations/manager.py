@@ -41,9 +41,9 @@ from memory_integrations.features import FeatureMemory, Json, ShelfSource, open_
 from memory_integrations.journal import JsonlJournal
 from memory_integrations.layout import MemoryHit
 from memory_integrations.long_term import LongTermMemory
+from memory_integrations.managed import ManagementLog
 from memory_integrations.messages import Content, Message
-from memory_integrations.originals import Originals
-from memory_integrations.plans import ManagementPlan, ManagementReceipt, ManagementRequest, Manager, planned
+from memory_integrations.plans import ManagementPlan, ManagementReceipt, ManagementRequest, Manager, applied, planned
 from memory_integrations.policies import Entry, ShortTermPolicy
 from memory_integrations.rules import RuleManager
 from memory_integrations.scopes import MemoryScope
@@ -165,9 +165,9 @@ class _OpenMemory:
         with self._lock:
             return list(self._waiting)
 
-    def originals(self, scope: MemoryScope) -> Originals:
-        """What was compressed in a session; read from its journal each time, since it is seldom asked for."""
-        return Originals(self.journal, scope)
+    def managed(self, scope: MemoryScope) -> ManagementLog:
+        """What managing did to a session; read from its journal each time, since it is seldom asked for."""
+        return ManagementLog(self.journal, scope)
 
     def work(self, job: Callable[[], ManagementReceipt]) -> Future[ManagementReceipt]:
         """Do something off the reply path, one thing after the other."""
@@ -196,9 +196,12 @@ class _OpenMemory:
         """The one conversation of a scope in this open memory."""
         with self._lock:
             if scope not in self._short_term:
-                self._short_term[scope] = ShortTermMemory(
+                memory = ShortTermMemory(
                     self.policy, session_id=scope.session_id, counter=self.counter, clock=self.clock
                 )
+                log = self.managed(scope)
+                memory.remember_managed(log.deleted(), log.compressed())
+                self._short_term[scope] = memory
             return self._short_term[scope]
 
     def features(self, scope: MemoryScope) -> FeatureMemory:
@@ -489,6 +492,25 @@ class MemoryManager:
             dropped=[*context.dropped, *work.dropped],
         )
 
+    def resume(self) -> list[str]:
+        """Bring the conversation of this session back after a restart, from long-term memory and as it was managed.
+
+        It has what users and assistants said, without their tools, as much as the policy holds. Where the conversation
+        has begun already, nothing is done.
+
+        Returns:
+            The ids of the messages that came back, oldest first.
+
+        Raises:
+            StoreError: A store cannot be read.
+        """
+        if len(self.short_term):
+            return []
+        session = self.scope.session_id
+        said = (m for m in self.long_term.messages(session) if m.role != "file" and m.session_id == session)
+        self.short_term.extend(message for message in said if not self.short_term.knows(message))
+        return [entry.id for entry in self.short_term.entries]
+
     def clear_session(self) -> int:
         """Forget the scope's short-term conversation; returns how many messages it had. The rest stays."""
         self._open.stored(self.scope, self._open.waiting(self.scope))
@@ -575,42 +597,58 @@ class MemoryManager:
                 skipped.append(Skipped(decision, why))
             else:
                 done.append(decision)
-        self._keep_originals(done, before)
-        for decision in done:
-            if isinstance(decision, Delete):
-                memory.delete(decision.entry_id)
-            elif isinstance(decision, Compress):
-                memory.compress_entry(decision.entry_id, decision.content)
-        return ManagementReceipt(
+        receipt = ManagementReceipt(
             decisions=tuple(done),
             skipped=tuple(skipped),
             tokens_before=tokens_before,
-            tokens_after=memory.total_tokens,
+            tokens_after=sum(entry.tokens for entry in applied(before, done, self._open.counter.count)),
             calls=plan.calls,
             usage=plan.usage,
             entries_before=tuple(before),
             fact_events=tuple(events),
             scope=str(self.scope),
         )
+        if done:
+            receipt = self._write_down(receipt)
+        for decision in done:
+            if isinstance(decision, Delete):
+                memory.delete(decision.entry_id)
+            elif isinstance(decision, Compress):
+                memory.compress_entry(decision.entry_id, decision.content)
+        return receipt
 
     def expand(self, entry_id: str) -> Entry:
         """Bring what a compressed entry said in full back into views, also where the entry was evicted since.
 
         Raises:
             ManagementError: It was never compressed in this session.
-            StoreError: The journal cannot be read.
+            StoreError: The journal cannot be read or written.
         """
+        log = self._open.managed(self.scope)
         entry = self.short_term.get(entry_id)
-        original = entry.original if entry is not None else None
-        original = original or self._open.originals(self.scope).get(entry_id)
+        original = (entry.original if entry is not None else None) or log.original(entry_id)
         if original is None:
             raise ManagementError(
                 f"entry {entry_id!r} was never compressed in {self.scope}: there is nothing to expand."
             )
+        if entry_id in log.compressed():
+            log.note_expanded(entry_id)
         return self.short_term.expand_entry(original)
+
+    def receipts(self) -> list[ManagementReceipt]:
+        """What managing did to this session and was not taken back, oldest first, also in other processes.
+
+        Their ``entries_before`` are not kept.
+
+        Raises:
+            StoreError: The journal cannot be read.
+        """
+        return self._open.managed(self.scope).receipts()
 
     def undo(self, receipt: ManagementReceipt) -> None:
         """Take back what a receipt says was done. What was said since stays.
+
+        By a receipt of :meth:`receipts`, what was deleted comes back when the conversation is told again or resumed.
 
         Raises:
             ManagementError: The receipt is another scope's.
@@ -619,8 +657,12 @@ class MemoryManager:
         self._expect_own("receipt", receipt.scope)
         for event in reversed(receipt.fact_events):
             self.features.undo(event)
+        if receipt.number is not None:
+            self._open.managed(self.scope).take_back(receipt.number)
+        before = {entry.id for entry in receipt.entries_before}  # nothing, where it was read from the journal
         entries = undone(receipt.entries_before, self.short_term.entries, receipt.decisions)
         self.short_term.restore(entries)
+        self.short_term.forget_managed({decision.entry_id for decision in receipt.decisions} - before)
 
     # The whole
 
@@ -653,8 +695,8 @@ class MemoryManager:
                 self._open.stored(scope, self._open.waiting(scope))
         # First what may be refused, since another process can hold the embedded engine.
         memories = self.long_term.erase(None if whole else self.scope.session_id)
-        for scope in self._sessions_with_originals(whole):
-            self._open.originals(scope).erase()
+        for scope in self._managed_sessions(whole):
+            self._open.managed(scope).erase()
         return EraseReceipt(
             scope=str(self.scope),
             facts=self.features.erase() if whole else 0,
@@ -758,6 +800,14 @@ class MemoryManager:
         """Async twin of :meth:`undo`."""
         await asyncio.to_thread(self.undo, receipt)
 
+    async def areceipts(self) -> list[ManagementReceipt]:
+        """Async twin of :meth:`receipts`."""
+        return await asyncio.to_thread(self.receipts)
+
+    async def aresume(self) -> list[str]:
+        """Async twin of :meth:`resume`."""
+        return await asyncio.to_thread(self.resume)
+
     async def aget_stats(self) -> dict[str, Any]:
         """Async twin of :meth:`get_stats`."""
         return await asyncio.to_thread(self.get_stats)
@@ -858,17 +908,17 @@ class MemoryManager:
             events.append(event)
         return None
 
-    def _keep_originals(self, decisions: Iterable[Decision], entries: Iterable[Entry]) -> None:
-        """Write down what entries said that will be compressed."""
-        compressed = {decision.entry_id for decision in decisions if isinstance(decision, Compress)}
-        if compressed:
-            originals = self._open.originals(self.scope)
-            for entry in entries:
-                if entry.id in compressed:
-                    originals.keep(entry.original or entry.message)
+    def _write_down(self, receipt: ManagementReceipt) -> ManagementReceipt:
+        """Write down what is about to be done, and what entries said that will be compressed."""
+        log = self._open.managed(self.scope)
+        compressed = {decision.entry_id for decision in receipt.decisions if isinstance(decision, Compress)}
+        for entry in receipt.entries_before:
+            if entry.id in compressed:
+                log.keep(entry.original or entry.message)
+        return log.note(receipt)
 
-    def _sessions_with_originals(self, whole: bool) -> list[MemoryScope]:
-        """The sessions to be erased that may have originals in a journal of their own."""
+    def _managed_sessions(self, whole: bool) -> list[MemoryScope]:
+        """The sessions to be erased that may have a journal of their own."""
         if not whole:
             return [self.scope]
         scopes = self._open.journal.scopes()

@@ -88,6 +88,8 @@ class ManagementReceipt:
         entries_before: The entries as they were.
         fact_events: Numbers of the journal's events that it wrote.
         scope: Whose memory it was done to.
+        number: Its number in the session's journal; None where nothing was done.
+        at: When it was done, in UTC; None where nothing was.
     """
 
     decisions: tuple[Decision, ...] = ()
@@ -100,6 +102,8 @@ class ManagementReceipt:
     entries_before: tuple[Entry, ...] = field(default=(), repr=False)
     fact_events: tuple[int, ...] = ()
     scope: str | None = None
+    number: int | None = None
+    at: datetime | None = None
 
 
 class Manager(Protocol):

@@ -58,6 +58,8 @@ class ShortTermMemory:
         # Ids that were here: why they are not any more, and what they said, as a hash.
         self._gone: dict[str, tuple[DropReason, int]] = {}
         self._gone_before: dict[str, tuple[DropReason, int]] = {}
+        # What was compressed before a restart, by ids: what it said, and what it is shown by.
+        self._shorter: dict[str, tuple[Message, str]] = {}
         self._tokens = 0
         self._revision = 0
         self._views: dict[int | None, tuple[datetime | None, View]] = {}
@@ -149,6 +151,7 @@ class ShortTermMemory:
         """
         assert original.id is not None and original.created_at is not None  # it has arrived before
         with self._lock:
+            self._shorter.pop(original.id, None)
             known = self._entries.get(original.id)
             entry = Entry(original.id, original, self._count(original), original.created_at)
             if known is not None:
@@ -171,12 +174,35 @@ class ShortTermMemory:
             entry = self._entries.get(entry_id)
             return entry is not None and self._replace(entry_id, accesses=entry.accesses + 1)
 
+    def remember_managed(self, deleted: Iterable[str], compressed: Mapping[str, tuple[Message, str]]) -> None:
+        """Take over what managing did before a restart: for messages that are told again.
+
+        Args:
+            deleted: The ids of those that stay away.
+            compressed: What others said, and the text that they are shown by, by their ids.
+        """
+        with self._lock:
+            self._gone |= dict.fromkeys(deleted, ("deleted", 0))
+            self._shorter |= compressed
+            self._changed()
+
+    def forget_managed(self, entry_ids: Iterable[str]) -> None:
+        """Show entries as they were said, those that are deleted when they are told again."""
+        with self._lock:
+            for entry_id in entry_ids:
+                self._gone.pop(entry_id, None)
+                self._gone_before.pop(entry_id, None)
+                self._shorter.pop(entry_id, None)
+                entry = self._entries.get(entry_id)
+                if entry is not None and entry.original is not None:
+                    self.expand_entry(entry.original)
+
     def clear(self) -> int:
         """Forget everything; returns how many entries there were."""
         with self._lock:
             count = len(self._entries)
             self._entries.clear()
-            self._gone, self._gone_before = {}, {}
+            self._gone, self._gone_before, self._shorter = {}, {}, {}
             self._tokens = 0
             self._changed()
             return count
@@ -297,7 +323,7 @@ class ShortTermMemory:
         if entry is None:
             message = arrived(message, self.session_id, now)
             assert message.id is not None and message.created_at is not None  # given on arrival
-            return Entry(message.id, message, self._count(message), message.created_at)
+            return self._as_managed(Entry(message.id, message, self._count(message), message.created_at))
         same = _says_the_same(entry.original or entry.message, message)
         if same and entry.original is not None:
             return entry
@@ -323,11 +349,21 @@ class ShortTermMemory:
                     return entry.id
                 entry = replace(entry, accesses=known.accesses, pinned=known.pinned)
                 self._tokens -= known.tokens
+            elif self._shorter:
+                entry = self._as_managed(entry)
             self._entries[entry.id] = entry
             self._tokens += entry.tokens
             self._evict(now)
             self._changed()
         return entry.id
+
+    def _as_managed(self, entry: Entry) -> Entry:
+        """An entry by the text that it was compressed to before a restart, where it still says the same."""
+        said, shorter = self._shorter.get(entry.id, (None, ""))
+        if said is None or said.text != entry.message.text:
+            return entry
+        message = replace(entry.message, content=shorter)
+        return replace(entry, message=message, tokens=self._count(message), original=entry.message)
 
     def _count(self, message: Message) -> int:
         tokens = self.counter.count_content(message.content)

@@ -29,7 +29,7 @@ pytest.importorskip("typer")
 from memory_integrations import cli
 
 DATA = Path(__file__).parent / "data"
-COMMANDS = ["demo", "ingest", "search", "context", "chat", "stats", "reembed", "optimize", "erase", "facts"]
+COMMANDS = ["demo", "ingest", "search", "context", "chat", "manage", "stats", "reembed", "optimize", "erase", "facts"]
 FACT_COMMANDS = ["list", "set", "history", "delete", "undo", "repair"]
 
 
@@ -837,3 +837,69 @@ def test_chat_with_a_model_that_is_not_there(run: Run, data_dir: Path, monkeypat
     assert ran.code == 2
     assert "pip install 'memory-integrations[langchain]'" in ran.err
     assert not data_dir.exists()
+
+
+# manage
+
+
+@pytest.fixture
+def talked(run: Run, tmp_path: Path) -> Path:
+    """Two stored conversations."""
+    path = tmp_path / "talks.jsonl"
+    lines = [
+        ("a", "user", "Good morning"),
+        ("a", "user", "My name is John."),
+        ("a", "assistant", "Hello John."),
+        ("b", "user", "Hi there!"),
+        ("b", "user", "I live in Lisbon."),
+        ("b", "assistant", "Noted."),
+        ("b", "user", "How warm is it?"),
+        ("b", "assistant", "It is 20 degrees."),
+    ]
+    path.write_text("\n".join(json.dumps({"session_id": s, "role": r, "content": c}) for s, r, c in lines))
+    assert run("ingest", path).code == 0
+    return path
+
+
+def test_manage_shows_asks_does_and_takes_back(run: Run, talked: Path) -> None:
+    refused = run("manage", typed="n\n")
+    assert refused.code == 1
+    assert "nothing was changed" in refused.err
+    assert "+ city = 'Lisbon'" in refused.out
+    assert "- Hi there!" in refused.out
+    assert run("facts", "list", "--json").json == {}
+    done = run("manage", typed="y\n")
+    assert done.code == 0
+    assert "user:me/session:b: 5 messages" in done.out
+    assert "1 fact set, 1 entry deleted" in done.out
+    assert run("facts", "list", "--json").json == {"city": "Lisbon"}
+    again = run("manage", "--yes")
+    assert "4 messages" in again.out
+    assert "nothing to do" in again.out
+    back = run("manage", "--undo")
+    assert "taken back: 1 fact set, 1 entry deleted" in back.out
+    assert run("facts", "list", "--json").json == {}
+    nothing = run("manage", "--undo")
+    assert nothing.code == 1
+    assert "nothing is left to take back" in nothing.err
+
+
+def test_manage_goes_through_all_sessions_and_back(run: Run, talked: Path) -> None:
+    assert run("manage", "--all", "--yes").code == 0
+    assert run("facts", "list", "--json").json == {"name": "John", "city": "Lisbon"}
+    run("manage", "--undo")
+    assert run("facts", "list", "--json").json == {"name": "John"}
+    run("manage", "--undo", "--scope", "user:me/session:a")
+    assert run("facts", "list", "--json").json == {}
+
+
+def test_manage_says_what_it_cannot_do(run: Run, talked: Path) -> None:
+    nobody = run("manage", "--scope", "user:nobody")
+    assert nobody.code == 1
+    assert "no stored conversation" in nobody.err
+    assert run("manage", "--model", "no-such-model").code == 2
+
+
+def test_chat_goes_on_where_a_session_ended(run: Run, talked: Path) -> None:
+    ran = run("chat", "--scope", "user:me/session:b", typed="/context\n")
+    assert "The conversation goes on: 5 messages of it are here." in ran.out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -21,6 +21,7 @@ from memory_integrations.cli.options import (
     DataDir,
     Language,
     MaxTokens,
+    Model,
     Scope,
     complain,
     opened,
@@ -42,14 +43,7 @@ _HELP = "/facts  what is known   /context  the last prompt   /forget  this conve
 
 def chat(
     ctx: typer.Context,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            envvar="MEMORY_INTEGRATIONS_MODEL",
-            help="Any model of LangChain's init_chat_model, such as openai:gpt-5-mini. Without one you see what it "
-            "would be given.",
-        ),
-    ] = None,
+    model: Model = None,
     max_tokens: MaxTokens = 2000,
     scope: Scope = SCOPE,
     data_dir: DataDir = DATA_DIR,
@@ -57,7 +51,8 @@ def chat(
 ) -> None:
     """Talk, and see what is remembered. What you say, and what a model answers, is stored.
 
-    Each run is a new session, unless the scope names one. In the chat: /facts, /context, /forget, /quit.
+    Without a model you see what one would be given. Each run is a new session, unless the scope names one. In the
+    chat: /facts, /context, /forget, /quit.
     """
     check_budget(max_tokens)
     parsed = MemoryScope.parse(scope)
@@ -66,6 +61,8 @@ def chat(
     screen = console()
     stream = streaming(model, debug=bool(ctx.obj and ctx.obj.debug)) if model else None
     with opened(parsed, data_dir, language) as memory:
+        if back := len(memory.resume()):
+            screen.print(f"The conversation goes on: {back} message{'s' * (back != 1)} of it are here.", style="dim")
         if stream is None:
             screen.print("No model is given (--model), so nothing answers: you see what a model would be given.")
         screen.print(_HELP, style="dim")

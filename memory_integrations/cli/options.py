@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,6 +32,12 @@ Language = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MEMORY_INTEGRATIONS_MODEL", help="Any model of LangChain's init_chat_model, such as openai:gpt-5-mini."
+    ),
+]
 MaxTokens = Annotated[int, typer.Option(help="The budget of the whole, in tokens.")]
 Query = Annotated[str, typer.Argument(metavar="QUERY", help="A question, or any text.")]
 
@@ -45,7 +51,7 @@ class Settings:
 
 @contextmanager
 def opened(
-    scope: str | MemoryScope, data_dir: Path, language: str = LANGUAGE, *, to_read: bool = False
+    scope: str | MemoryScope, data_dir: Path, language: str = LANGUAGE, *, to_read: bool = False, **options: Any
 ) -> Iterator[MemoryManager]:
     """The open memory.
 
@@ -54,11 +60,12 @@ def opened(
         data_dir: Where it is kept.
         language: As it was typed; commands that only touch facts need none.
         to_read: Whether it must be there: a wrong path must not look like an empty memory.
+        options: What else the manager takes.
     """
     parsed = MemoryScope.parse(scope)
     if to_read:
         expect_memory(data_dir)
-    with closing(MemoryManager(parsed, data_dir=data_dir, language=_known(language))) as memory:
+    with closing(MemoryManager(parsed, data_dir=data_dir, language=_known(language), **options)) as memory:
         yield memory
 
 

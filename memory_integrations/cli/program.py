@@ -19,10 +19,11 @@ from memory_integrations.cli.chat import chat
 from memory_integrations.cli.demo import demo
 from memory_integrations.cli.facts import delete_fact, fact_history, list_facts, repair_facts, set_fact, undo_fact
 from memory_integrations.cli.ingestion import ingest
+from memory_integrations.cli.managing import manage
 from memory_integrations.cli.options import INTERRUPTED, PROGRAM, Settings, complain
 from memory_integrations.cli.search import context, search
 from memory_integrations.cli.upkeep import erase, optimize, reembed, stats
-from memory_integrations.errors import EmbeddingMismatchError, MemoryIntegrationError
+from memory_integrations.errors import EmbeddingMismatchError, ManagementError, MemoryIntegrationError
 
 _HELP = """Memory for LangChain and LlamaIndex applications, from the command line.
 
@@ -68,7 +69,7 @@ def build_app() -> typer.Typer:
     """Put the commands together."""
     app = _group(_HELP, epilog=_EXIT_CODES)
     app.callback(invoke_without_command=True)(_options)
-    for command in (demo, ingest, search, context, chat, stats, reembed, optimize, erase):
+    for command in (demo, ingest, search, context, chat, manage, stats, reembed, optimize, erase):
         _add(app, command.__name__, command)
     facts = _group("What is known of the user: see it, set it, see how it changed, take it back.")
     facts.callback(invoke_without_command=True)(_show_help_alone)
@@ -126,7 +127,8 @@ def _advice(error: Exception) -> str:
 def _code_of(error: Exception) -> int:
     if isinstance(error, OSError | EmbeddingMismatchError):  # the output cannot be written, a file vanished
         return 1
-    return 2 if isinstance(error, ValueError) else 1  # a ValueError: what was typed is wrong
+    # A ValueError: what was typed is wrong; a ManagementError: the model that was named cannot be had.
+    return 2 if isinstance(error, ValueError | ManagementError) else 1
 
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:

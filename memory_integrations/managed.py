@@ -1,0 +1,163 @@
+"""What managing did to a session, as events in its journal: it outlives the process, and can be taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+
+from memory_integrations.decisions import Compress, Decision, Delete, Forget, Keep, Promote
+from memory_integrations.journal import Event, Journal
+from memory_integrations.messages import Message
+from memory_integrations.plans import ManagementReceipt
+from memory_integrations.scopes import MemoryScope
+
+_ORIGINAL, _RUN, _EXPANDED, _TAKEN_BACK = "compress", "manage", "expand", "unmanage"
+_DECISIONS: dict[str, type[Decision]] = {
+    made.__name__.lower(): made for made in (Keep, Delete, Compress, Promote, Forget)
+}
+
+
+class ManagementLog:
+    """The runs of managing a session, and what its compressed messages said in full.
+
+    Args:
+        journal: Where they are kept.
+        scope: The session.
+    """
+
+    def __init__(self, journal: Journal, scope: MemoryScope) -> None:
+        self._scope = str(scope)
+        self._said: dict[str, Mapping[str, Any]] = {}
+        self._events: list[Event] = []
+        self._journal = journal.open(scope, self._on_event, self._on_reset)
+
+    # Writing
+
+    def keep(self, message: Message) -> None:
+        """Write a message down before it is compressed, if it is not written down already.
+
+        Raises:
+            StoreError: It could not be written.
+        """
+        assert message.id is not None and message.created_at is not None  # an entry's message has arrived
+        data = {
+            "id": message.id,
+            "role": message.role,
+            "content": message.content,
+            "name": message.name,
+            "session_id": message.session_id,
+            "said_at": message.created_at.isoformat(),
+        }
+        if self._said.get(message.id) != data:
+            self._journal.append(_ORIGINAL, data)
+
+    def note(self, receipt: ManagementReceipt) -> ManagementReceipt:
+        """Write down what a run did; returns the receipt with its number and time.
+
+        Raises:
+            StoreError: It could not be written.
+        """
+        data = {
+            "decisions": [{"do": type(made).__name__.lower(), **asdict(made)} for made in receipt.decisions],
+            "facts": list(receipt.fact_events),
+            "tokens": [receipt.tokens_before, receipt.tokens_after],
+            "calls": receipt.calls,
+            "usage": dict(receipt.usage),
+        }
+        event = self._journal.append(_RUN, data)
+        return replace(receipt, number=event.number, at=event.at)
+
+    def take_back(self, number: int) -> None:
+        """Note that a run was taken back.
+
+        Raises:
+            StoreError: It could not be written.
+        """
+        self._journal.append(_TAKEN_BACK, {"of": number})
+
+    def note_expanded(self, entry_id: str) -> None:
+        """Note that an entry is shown in full again.
+
+        Raises:
+            StoreError: It could not be written.
+        """
+        self._journal.append(_EXPANDED, {"id": entry_id})
+
+    def erase(self) -> None:
+        """Remove all of it, physically."""
+        self._journal.erase()
+
+    # Reading
+
+    def original(self, entry_id: str) -> Message | None:
+        """The message of an entry as it was said; None where it was never compressed."""
+        self._journal.refresh()
+        data = self._said.get(entry_id)
+        if data is None:
+            return None
+        said_at = datetime.fromisoformat(data["said_at"])
+        return Message(data["role"], data["content"], data["name"], data["id"], data["session_id"], said_at)
+
+    def receipts(self) -> list[ManagementReceipt]:
+        """The runs that stand, oldest first; their ``entries_before`` are not kept."""
+        return [self._receipt(event) for event in self._standing() if event.kind == _RUN]
+
+    def deleted(self) -> set[str]:
+        """The ids of the entries that managing deleted."""
+        return {id_ for id_, decision in self._latest().items() if isinstance(decision, Delete)}
+
+    def compressed(self) -> dict[str, tuple[Message, str]]:
+        """What compressed entries said and what they are shown by, by their ids."""
+        shorter = {id_: made.content for id_, made in self._latest().items() if isinstance(made, Compress)}
+        originals = {id_: self.original(id_) for id_ in shorter}
+        return {id_: (said, shorter[id_]) for id_, said in originals.items() if said is not None}
+
+    # Inside
+
+    def _latest(self) -> dict[str, Decision]:
+        """What stands of each entry that was deleted or compressed."""
+        found: dict[str, Decision] = {}
+        for event in self._standing():
+            if event.kind == _EXPANDED:
+                found.pop(event.data["id"], None)
+                continue
+            for decision in map(_read, event.data["decisions"]):
+                if isinstance(decision, Delete | Compress):
+                    found[decision.entry_id] = decision
+        return found
+
+    def _standing(self) -> list[Event]:
+        self._journal.refresh()
+        taken_back = {event.data["of"] for event in self._events if event.kind == _TAKEN_BACK}
+        return [e for e in self._events if e.kind != _TAKEN_BACK and e.number not in taken_back]
+
+    def _receipt(self, event: Event) -> ManagementReceipt:
+        data = event.data
+        return ManagementReceipt(
+            decisions=tuple(map(_read, data["decisions"])),
+            tokens_before=data["tokens"][0],
+            tokens_after=data["tokens"][1],
+            calls=data["calls"],
+            usage=data["usage"],
+            fact_events=tuple(data["facts"]),
+            scope=self._scope,
+            number=event.number,
+            at=event.at,
+        )
+
+    def _on_event(self, event: Event) -> None:
+        if event.kind == _ORIGINAL:
+            self._said[event.data["id"]] = dict(event.data)
+        elif event.kind in (_RUN, _EXPANDED, _TAKEN_BACK):
+            self._events.append(event)
+
+    def _on_reset(self) -> None:
+        self._said.clear()
+        self._events.clear()
+
+
+def _read(data: Mapping[str, Any]) -> Decision:
+    fields = dict(data)
+    return _DECISIONS[fields.pop("do")](**fields)

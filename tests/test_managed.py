@@ -1,0 +1,185 @@
+"""What managing did outlives the process: a conversation that goes on is as it was left, and can be taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from strategies import Clock
+
+from memory_integrations import (
+    Compress,
+    Delete,
+    Forget,
+    ManagementPlan,
+    ManagementReceipt,
+    MemoryManager,
+    Message,
+    Promote,
+    ShortTermPolicy,
+)
+
+Open = Callable[..., MemoryManager]
+LONG = "The flight to Lisbon leaves on the fourth of May at nine in the morning from gate seven of the old terminal."
+SHORT = "The flight to Lisbon leaves on the fourth of May."
+SAID = [
+    Message("user", "Good evening to all of you.", id="m1"),
+    Message("assistant", LONG, id="m2"),
+    Message("user", "I live in Lisbon.", id="m3"),
+    Message("assistant", "Noted.", id="m4"),
+    Message("user", "When does it leave?", id="m5"),
+    Message("assistant", "At nine.", id="m6"),
+]
+PLAN = ManagementPlan(
+    decisions=(Delete("m1", "a greeting"), Compress("m2", SHORT), Promote("m3", "city", "Lisbon", confidence=0.9)),
+    source="llm",
+)
+
+
+@pytest.fixture
+def opened(tmp_path: Path, clock: Clock) -> Iterator[Open]:
+    """Opens managers as further processes would: each closes the one before."""
+    last: list[MemoryManager] = []
+
+    def opened(scope: str = "user:ann/session:s1", **options: Any) -> MemoryManager:
+        for one in last:
+            one.close()
+        last[:] = [MemoryManager(scope, data_dir=tmp_path / "data", clock=clock, **options)]
+        return last[0]
+
+    yield opened
+    for one in last:
+        one.close()
+
+
+def shown(memory: MemoryManager) -> dict[str, str]:
+    return {entry.id: entry.content for entry in memory.short_term.entries}
+
+
+def managed(opened: Open) -> ManagementReceipt:
+    memory = opened()
+    memory.follow(SAID)
+    return memory.apply(PLAN)
+
+
+def test_a_thread_that_goes_on_after_a_restart_is_as_it_was_managed(opened: Open) -> None:
+    receipt = managed(opened)
+    assert len(receipt.decisions) == 3
+    again = opened()
+    again.follow([*SAID, Message("user", "Which gate is it?", id="m7")])
+    assert shown(again) == {"m2": SHORT, **{m.id or "": m.text for m in SAID[2:]}, "m7": "Which gate is it?"}
+    assert again.short_term.get("m2").original.text == LONG  # type: ignore[union-attr]
+    view = again.get_context_of(SAID)
+    assert SHORT in view.short_term
+    assert SAID[0].text not in view.short_term
+
+
+def test_a_message_that_was_edited_since_is_shown_as_it_is(opened: Open) -> None:
+    managed(opened)
+    again = opened()
+    again.follow([Message("assistant", f"{LONG} Correction: gate nine.", id="m2")])
+    assert "gate nine" in shown(again)["m2"]
+
+
+def test_a_session_resumes_from_long_term_memory(opened: Open) -> None:
+    managed(opened)
+    again = opened()
+    assert again.resume() == ["m2", "m3", "m4", "m5", "m6"]
+    assert shown(again)["m2"] == SHORT
+    assert again.resume() == []  # it has begun
+    other = again.for_scope("user:ann/session:s2")
+    assert other.resume() == []
+    assert again.for_scope("user:ann").resume() == []
+
+
+def test_a_session_resumes_as_far_as_the_policy_holds_it(opened: Open) -> None:
+    memory = opened()
+    for number in range(30):
+        memory.add_turn(f"Question {number}: how high is this hill?", f"Answer {number}: some hundred metres.")
+    again = opened(short_term_policy=ShortTermPolicy(max_tokens=100))
+    ids = again.resume()
+    assert 0 < len(ids) < 12
+    assert again.short_term.entries[-1].content == "Answer 29: some hundred metres."
+    assert again.short_term.total_tokens <= 100
+
+
+def test_sessions_that_number_their_messages_alike_stay_apart(opened: Open) -> None:
+    """Two sessions end and begin with the same id: they are two messages."""
+    memory = opened("user:ann")
+    for session in ("a", "b"):
+        memory.for_scope(f"user:ann/session:{session}").follow(
+            [Message("user", f"I am in session {session}.", id="1")], unanswered=True
+        )
+    assert [message.text for message in memory.long_term.messages()] == [
+        "I am in session a.",
+        "I am in session b.",
+    ]
+    assert [message.text for message in memory.long_term.messages("b")] == ["I am in session b."]
+
+
+def test_a_run_is_taken_back_in_another_process(opened: Open) -> None:
+    done = managed(opened)
+    again = opened()
+    (receipt,) = again.receipts()
+    assert (receipt.number, receipt.decisions, receipt.at) == (done.number, done.decisions, done.at)
+    assert (receipt.tokens_before, receipt.tokens_after) == (done.tokens_before, done.tokens_after)
+    again.follow(SAID)
+    again.undo(receipt)
+    assert again.get_fact("city") is None
+    assert shown(again)["m2"] == LONG
+    again.follow(SAID)
+    assert set(shown(again)) == {message.id for message in SAID}
+    assert again.receipts() == []
+    assert set(opened().resume()) == {message.id for message in SAID}
+
+
+def test_what_was_undone_in_its_own_process_is_undone_after_a_restart(opened: Open) -> None:
+    receipt = managed(opened)
+    memory = opened()
+    memory.follow(SAID)
+    again = memory.apply(ManagementPlan(decisions=(Compress("m2", "The flight to Lisbon."), Delete("m4"))))
+    memory.undo(again)
+    assert shown(memory)["m2"] == SHORT  # as the first run left it
+    assert [one.number for one in memory.receipts()] == [receipt.number]
+    later = opened()
+    later.resume()
+    assert shown(later)["m2"] == SHORT
+    assert "m4" in shown(later)
+
+
+def test_an_expanded_entry_stays_expanded(opened: Open) -> None:
+    managed(opened)
+    memory = opened()
+    memory.resume()
+    memory.expand("m2")
+    later = opened()
+    later.resume()
+    assert shown(later)["m2"] == LONG
+
+
+def test_a_run_that_does_nothing_is_not_written_down(opened: Open) -> None:
+    memory = opened()
+    memory.follow(SAID)
+    receipt = memory.apply(ManagementPlan(decisions=(Delete("nobody"), Forget("m3", "city"))))
+    assert receipt.number is None
+    assert receipt.at is None
+    assert len(receipt.skipped) == 2
+    assert memory.receipts() == []
+
+
+def test_p24_an_erased_session_forgets_how_it_was_managed(opened: Open, tmp_path: Path) -> None:
+    managed(opened)
+    memory = opened()
+    memory.erase()
+    assert memory.receipts() == []
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and b"fourth of May" in path.read_bytes()]
+    assert left == []
+
+
+async def test_p35_resuming_has_its_async_form(opened: Open) -> None:
+    managed(opened)
+    memory = opened()
+    assert len(await memory.aresume()) == 5
+    assert len(await memory.areceipts()) == 1
