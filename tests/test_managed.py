@@ -25,6 +25,7 @@ Open = Callable[..., MemoryManager]
 LONG = "The flight to Lisbon leaves on the fourth of May at nine in the morning from gate seven of the old terminal."
 SHORT = "The flight to Lisbon leaves on the fourth of May."
 SAID = [
+    Message("user", "When is my flight?", id="m0"),
     Message("user", "Good evening to all of you.", id="m1"),
     Message("assistant", LONG, id="m2"),
     Message("user", "I live in Lisbon.", id="m3"),
@@ -69,11 +70,15 @@ def test_a_thread_that_goes_on_after_a_restart_is_as_it_was_managed(opened: Open
     assert len(receipt.decisions) == 3
     again = opened()
     again.follow([*SAID, Message("user", "Which gate is it?", id="m7")])
-    assert shown(again) == {"m2": SHORT, **{m.id or "": m.text for m in SAID[2:]}, "m7": "Which gate is it?"}
+    assert shown(again) == {
+        **{message.id or "": message.text for message in SAID if message.id != "m1"},
+        "m2": SHORT,
+        "m7": "Which gate is it?",
+    }
     assert again.short_term.get("m2").original.text == LONG  # type: ignore[union-attr]
     view = again.get_context_of(SAID)
     assert SHORT in view.short_term
-    assert SAID[0].text not in view.short_term
+    assert SAID[1].text not in view.short_term
 
 
 def test_a_message_that_was_edited_since_is_shown_as_it_is(opened: Open) -> None:
@@ -86,7 +91,7 @@ def test_a_message_that_was_edited_since_is_shown_as_it_is(opened: Open) -> None
 def test_a_session_resumes_from_long_term_memory(opened: Open) -> None:
     managed(opened)
     again = opened()
-    assert again.resume() == ["m2", "m3", "m4", "m5", "m6"]
+    assert again.resume() == ["m0", "m2", "m3", "m4", "m5", "m6"]
     assert shown(again)["m2"] == SHORT
     assert again.resume() == []  # it has begun
     other = again.for_scope("user:ann/session:s2")
@@ -181,5 +186,5 @@ def test_p24_an_erased_session_forgets_how_it_was_managed(opened: Open, tmp_path
 async def test_p35_resuming_has_its_async_form(opened: Open) -> None:
     managed(opened)
     memory = opened()
-    assert len(await memory.aresume()) == 5
+    assert len(await memory.aresume()) == 6
     assert len(await memory.areceipts()) == 1
