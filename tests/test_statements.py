@@ -26,6 +26,9 @@ PLAIN: list[tuple[str, dict[str, Any]]] = [
     ("You can call me Sam", {"preferred_name": "Sam"}),
     ("Call me Ishmael.", {"preferred_name": "Ishmael"}),
     ("My pronouns are they/them.", {"pronouns": "they/them"}),
+    ("Hi, I'm Ann. How are you?", {"name": "Ann"}),
+    ("Full name is Ann Lee but everybody calls me Annie", {"name": "Ann Lee", "preferred_name": "Annie"}),
+    ("I use she/her pronouns.", {"pronouns": "she/her"}),
     # places
     ("I live in Lisbon.", {"city": "Lisbon"}),
     ("I live in New York City.", {"city": "New York City"}),
@@ -57,7 +60,16 @@ PLAIN: list[tuple[str, dict[str, Any]]] = [
     ("I come from Ghana.", {"hometown": "Ghana"}),
     ("I grew up in Leeds.", {"hometown": "Leeds"}),
     ("I grew up in Leeds, but I live in York now.", {"hometown": "Leeds", "city": "York"}),
+    ("I live in Lisbon 🌞", {"city": "Lisbon"}),
+    ("I live in Lisbon, where can I skate?", {"city": "Lisbon"}),
+    ("I've been living in Lisbon since May.", {"city": "Lisbon"}),
+    ("I'm not from Porto, I'm from Lisbon.", {"hometown": "Lisbon"}),
+    ("im from Lisbon originally", {"hometown": "Lisbon"}),
     # work
+    ("I'm a nurse.", {"occupation": "nurse"}),
+    ("I'm a senior software engineer at Siemens.", {"occupation": "senior software engineer", "employer": "Siemens"}),
+    ("I work for Siemens as an engineer.", {"employer": "Siemens", "occupation": "engineer"}),
+    ("A few things about me: I'm a baker and I live in Bonn.", {"occupation": "baker", "city": "Bonn"}),
     ("I work as a nurse.", {"occupation": "nurse"}),
     ("I work as a software engineer at Siemens.", {"occupation": "software engineer", "employer": "Siemens"}),
     ("I am working as an architect now.", {"occupation": "architect"}),
@@ -74,6 +86,9 @@ PLAIN: list[tuple[str, dict[str, Any]]] = [
     ("I'm vegetarian.", {"diet": "vegetarian"}),
     ("I am a vegan", {"diet": "vegan"}),
     ("I'm now a pescatarian, by the way.", {"diet": "pescatarian"}),
+    ("Heads up: I'm deathly allergic to bee stings", {"allergies": ["bee stings"]}),
+    ("I've been vegetarian since 2010.", {"diet": "vegetarian"}),
+    ("I follow a gluten-free diet.", {"diet": "gluten-free"}),
     # dates
     ("My birthday is May 5.", {"birthday": "May 5"}),
     ("My birthday is on 5 May 1990.", {"birthday": "5 May 1990"}),
@@ -84,6 +99,8 @@ PLAIN: list[tuple[str, dict[str, Any]]] = [
     ("I speak French, Wolof and English.", {"languages_spoken": ["French", "Wolof", "English"]}),
     ("I speak fluent Japanese.", {"languages_spoken": ["Japanese"]}),
     ("I'm learning Portuguese.", {"learning": "Portuguese"}),
+    ("i speak hindi, tamil and a bit of english", {"languages_spoken": ["hindi", "tamil", "english"]}),
+    ("I'm learning korean", {"learning": "korean"}),
     # tastes
     ("I prefer tea.", {"preference": "tea"}),
     ("I much prefer short answers.", {"preference": "short answers"}),
@@ -95,6 +112,8 @@ PLAIN: list[tuple[str, dict[str, Any]]] = [
     ("My dog's name is Rex.", {"dog_name": "Rex"}),
     ("My cat is called Miss Molly.", {"cat_name": "Miss Molly"}),
     ("My best friend is named Tom.", {"best_friend_name": "Tom"}),
+    ("My sister Ann is here.", {"sister_name": "Ann"}),
+    ("We have a parrot called Kiwi.", {"parrot_name": "Kiwi"}),
     ("My daughter's called Mia, and my son is called Leo.", {"daughter_name": "Mia", "son_name": "Leo"}),
 ]
 
@@ -113,6 +132,7 @@ NOTHING: dict[str, list[str]] = {
         "I live in Lisbon no more.",
         "I work at Google, not.",
         "I can't say I prefer tea.",
+        "I'm not sure, I live in Lisbon.",
     ],
     "the past": [
         "I used to live in Lisbon.",
@@ -133,6 +153,8 @@ NOTHING: dict[str, list[str]] = {
         "I'm allergic to what?",
         "I live in Lisbon, right?",
         "Did I say that my favourite colour is blue?",
+        "I live in Lisbon, what made you think that?",
+        "I'm vegan, how do you know?",
     ],
     "conditions and wishes": [
         "If I live in Lisbon, what then.",
@@ -224,6 +246,9 @@ NOTHING: dict[str, list[str]] = {
         "I live in Lisbon, just kidding.",
         "I live in Lisbon. Just kidding!",
         "I'm vegan lol.",
+        "I'm vegan 🙄",
+        "I prefer chaos, obviously.",
+        "Yeah right, and my name is Ann.",
         "As if I live in Lisbon.",
     ],
     "dictation": [
@@ -269,6 +294,16 @@ NOTHING: dict[str, list[str]] = {
         "I speak to customers.",
         "I'm learning a lot.",
         "I am fine.",
+        "I'm a walking disaster.",
+        "I'm a bad driver.",
+        "I'm a fan of my doctor.",
+        "I'm a doctor in training.",
+        "I'm a teacher's pet.",
+        "As a doctor, write me a note.",
+        "Hi, I'm German.",
+        "Hi, I'm Brazilian.",
+        "My boss IS late.",
+        "Name is Required.",
         "I'm allergic.",
         "My dog is called often.",
         "live in Lisbon",
@@ -304,9 +339,11 @@ def test_what_is_no_plain_statement_is_not_found(kind: str, text: str) -> None:
         ("My favourite book is War and Peace.", "War and Peace"),
         ("My favourite food is pizza with pineapple.", "pizza with pineapple"),
         ("My name is Dr. Smith.", "Dr. Smith"),
+        ("I prefer tea tbh", "tea"),
+        ("I speak Spanish at home and English at work.", ["Spanish", "English"]),
     ],
 )
-def test_a_value_is_whole_or_not_found(text: str, whole: str) -> None:
+def test_a_value_is_whole_or_not_found(text: str, whole: str | list[str]) -> None:
     """Half a value is another fact: who prefers answers in French does not prefer answers."""
     assert [value for _, value in statements(text)] in ([], [whole])
 
