@@ -119,6 +119,44 @@ def _wordllama() -> _Model:
     return _Model(model.embedding, model.tokenizer)
 
 
+class _OfLlamaIndex(Embeddings):
+    """A LlamaIndex embedding as LangChain's."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        named = getattr(model, "model_name", None)
+        self.model = type(model).__name__ if named in (None, "", "unknown") else str(named)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return self._model.get_text_embedding_batch(texts)  # type: ignore[no-any-return]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self._model.get_query_embedding(text)  # type: ignore[no-any-return]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        return await self._model.aget_text_embedding_batch(texts)  # type: ignore[no-any-return]
+
+    async def aembed_query(self, text: str) -> list[float]:
+        return await self._model.aget_query_embedding(text)  # type: ignore[no-any-return]
+
+
+def as_embeddings(embeddings: Any = None) -> Embeddings:
+    """An embedding as LangChain's: LangChain's own, a LlamaIndex ``BaseEmbedding``, or the bundled one for None.
+
+    Raises:
+        TypeError: It is none of these.
+    """
+    if embeddings is None:
+        return StaticEmbeddings()
+    if hasattr(embeddings, "embed_documents") and hasattr(embeddings, "embed_query"):
+        return embeddings  # type: ignore[no-any-return]
+    if hasattr(embeddings, "get_text_embedding_batch") and hasattr(embeddings, "get_query_embedding"):
+        return _OfLlamaIndex(embeddings)
+    raise TypeError(
+        f"embeddings={embeddings!r:.80}: expected a LangChain Embeddings, a LlamaIndex BaseEmbedding, or None."
+    )
+
+
 def embedding_name(embeddings: Embeddings) -> str:
     """What a collection records of an embedding: its model's name, or else its class."""
     for attribute in ("model", "model_name", "model_id", "deployment"):

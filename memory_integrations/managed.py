@@ -13,7 +13,7 @@ from memory_integrations.messages import Message
 from memory_integrations.plans import ManagementReceipt
 from memory_integrations.scopes import MemoryScope
 
-_ORIGINAL, _RUN, _EXPANDED, _TAKEN_BACK = "compress", "manage", "expand", "unmanage"
+_ORIGINAL, _RUN, _EXPANDED, _TAKEN_BACK, _CLEARED = "compress", "manage", "expand", "unmanage", "clear"
 _DECISIONS: dict[str, type[Decision]] = {
     made.__name__.lower(): made for made in (Keep, Delete, Compress, Promote, Forget)
 }
@@ -31,6 +31,7 @@ class ManagementLog:
         self._scope = str(scope)
         self._said: dict[str, Mapping[str, Any]] = {}
         self._events: list[Event] = []
+        self._cleared: datetime | None = None
         self._journal = journal.open(scope, self._on_event, self._on_reset)
 
     # Writing
@@ -85,6 +86,14 @@ class ManagementLog:
         """
         self._journal.append(_EXPANDED, {"id": entry_id})
 
+    def clear(self, moment: datetime) -> None:
+        """Note that the conversation was forgotten.
+
+        Raises:
+            StoreError: It could not be written.
+        """
+        self._journal.append(_CLEARED, {"until": moment.isoformat()})
+
     def erase(self) -> None:
         """Remove all of it, physically."""
         self._journal.erase()
@@ -103,6 +112,11 @@ class ManagementLog:
     def receipts(self) -> list[ManagementReceipt]:
         """The runs that stand, oldest first; their ``entries_before`` are not kept."""
         return [self._receipt(event) for event in self._standing() if event.kind == _RUN]
+
+    def cleared(self) -> datetime | None:
+        """When the conversation was forgotten last; None where it never was."""
+        self._journal.refresh()
+        return self._cleared
 
     def deleted(self) -> set[str]:
         """The ids of the entries that managing deleted."""
@@ -152,10 +166,13 @@ class ManagementLog:
             self._said[event.data["id"]] = dict(event.data)
         elif event.kind in (_RUN, _EXPANDED, _TAKEN_BACK):
             self._events.append(event)
+        elif event.kind == _CLEARED:
+            self._cleared = datetime.fromisoformat(event.data["until"])
 
     def _on_reset(self) -> None:
         self._said.clear()
         self._events.clear()
+        self._cleared = None
 
 
 def _read(data: Mapping[str, Any]) -> Decision:

@@ -61,7 +61,7 @@ _NO_LIMIT = 1_000_000_000  # tokens
 _CLAIMED = 20_000  # of so many messages it is known whose they are
 _UNIQUE = 16  # characters of an id that nobody else's message has by chance
 _RECENT_USERS = 256  # whose facts stay in memory while nobody uses them
-_RECALLED = 50  # hits that a context asks for; the budget decides how many are shown
+_RECALLED = 50  # memories that a context recalls at most; the budget decides how many
 _SHOWN_ANYWAY = 10  # so many of them may be in the conversation that a model sees anyway
 
 
@@ -89,7 +89,7 @@ class _OpenMemory:
         self,
         data_dir: Path,
         policy: ShortTermPolicy,
-        embeddings: Embeddings | None,
+        embeddings: Any,
         qdrant: str | QdrantClient | None,
         counter: TokenCounter,
         clock: Callable[[], datetime],
@@ -107,7 +107,7 @@ class _OpenMemory:
         self.journal = JsonlJournal(data_dir / "journal", clock)
         self.shelf: ShelfSource = open_shelves(self.journal)
         self.memories = MemoryCollection(
-            lambda: self._client(data_dir, qdrant), lambda: embeddings or _default_embeddings(), language=language
+            lambda: self._client(data_dir, qdrant), lambda: _as_embeddings(embeddings), language=language
         )
         self._own_client: QdrantClient | None = None
         self._lock = threading.Lock()
@@ -266,7 +266,7 @@ class MemoryManager:
             for ``init_chat_model`` such as "openai:gpt-5-mini", or a function; None manages by rules.
         data_dir: Where the journal and the embedded engine keep their files.
         short_term_policy: What short-term memory keeps.
-        embeddings: Any LangChain ``Embeddings``; None means the bundled ones.
+        embeddings: Any LangChain ``Embeddings`` or LlamaIndex ``BaseEmbedding``; None means the bundled ones.
         qdrant: None for the embedded engine, a server's URL, or any ready ``QdrantClient`` (yours to close).
         journal_url: None for JSON Lines files under ``data_dir``.
         model: The model whose tokens are counted; None counts ``cl100k_base``.
@@ -281,6 +281,7 @@ class MemoryManager:
         ScopeError: The scope cannot be read.
         PolicyError: ``short_term_policy`` is none.
         ManagementError: ``llm_client`` is nothing that can manage.
+        TypeError: ``embeddings`` is none.
     """
 
     def __init__(
@@ -290,7 +291,7 @@ class MemoryManager:
         llm_client: Any = None,
         data_dir: str | Path = DEFAULT_DATA_DIR,
         short_term_policy: ShortTermPolicy | None = None,
-        embeddings: Embeddings | None = None,
+        embeddings: Any = None,
         qdrant: str | QdrantClient | None = None,
         journal_url: str | None = None,
         model: str | None = None,
@@ -307,7 +308,7 @@ class MemoryManager:
         opened = _OpenMemory(
             Path(data_dir).expanduser(),
             short_term_policy or ShortTermPolicy(),
-            embeddings,
+            None if embeddings is None else _as_embeddings(embeddings),
             qdrant,
             TokenCounter(model),
             clock,
@@ -430,7 +431,21 @@ class MemoryManager:
         self._store_waiting(unanswered=True)
         self._open.finish_work()
 
-    def get_context(self, query: str | None = None, max_tokens: int | None = 2000) -> Context:
+    def remember(self, messages: Iterable[Message]) -> None:
+        """Store messages in long-term memory alone, whatever short-term memory has.
+
+        Raises:
+            MessageError: One is no message.
+            StoreError: They could not be stored. They wait: the next call, or :meth:`flush`, stores them.
+        """
+        now, session = self._open.clock(), self.scope.session_id
+        ready = [arrived(_without_injected(_checked(message)), session, now) for message in messages]
+        self._open.wait(self.scope, [message for message in ready if _says_something(message)])
+        self._store_waiting(unanswered=True)
+
+    def get_context(
+        self, query: str | None = None, max_tokens: int | None = 2000, *, recall: int = _RECALLED
+    ) -> Context:
         """What a model should be given: facts, the recent conversation, and what is recalled for a query.
 
         One budget is spent once. The policy's ``reserved_tokens`` are left free of it.
@@ -438,6 +453,7 @@ class MemoryManager:
         Args:
             query: What to recall memories for; None recalls nothing.
             max_tokens: The budget of the whole, in tokens; None means no limit.
+            recall: How many memories at most; 0 recalls nothing.
 
         Raises:
             BudgetError: The budget is negative or not an integer.
@@ -447,9 +463,9 @@ class MemoryManager:
             BudgetWarning: The latest user message alone is over the budget; it is there all the same.
         """
         budget = self._budget(max_tokens)
-        hits = self._recall(query, _RECALLED) if budget else []
-        count = self._open.counter.count_line
-        return assemble(budget, self.features.render, self.short_term.view, hits, count, self.scope.session_id)
+        hits = self._recall(query, recall + _SHOWN_ANYWAY) if budget and recall else []
+        count, session = self._open.counter.count_line, self.scope.session_id
+        return assemble(budget, self.features.render, self.short_term.view, hits, count, session, recall)
 
     def get_context_of(
         self, messages: Sequence[Message], max_tokens: int | None = None, *, recall: int = 10
@@ -492,29 +508,41 @@ class MemoryManager:
             dropped=[*context.dropped, *work.dropped],
         )
 
-    def resume(self) -> list[str]:
+    def resume(self) -> list[Message]:
         """Bring the conversation of this session back after a restart, from long-term memory and as it was managed.
 
-        It has what users and assistants said, without their tools, as much as the policy holds. Where the conversation
-        has begun already, nothing is done.
+        It has what users and assistants said since :meth:`clear_session`, without their tools. Short-term memory takes
+        as much of it as the policy holds. Where the conversation has begun already, nothing is done.
 
         Returns:
-            The ids of the messages that came back, oldest first.
+            The whole of it, oldest first; empty where nothing was done.
 
         Raises:
             StoreError: A store cannot be read.
         """
         if len(self.short_term):
             return []
-        session = self.scope.session_id
-        said = (m for m in self.long_term.messages(session) if m.role != "file" and m.session_id == session)
+        session, cleared = self.scope.session_id, self._open.managed(self.scope).cleared()
+        said = [
+            message
+            for message in self.long_term.messages(session)
+            if message.role != "file"
+            and message.session_id == session
+            and (cleared is None or message.created_at is None or message.created_at > cleared)
+        ]
         self.short_term.extend(message for message in said if not self.short_term.knows(message))
-        return [entry.id for entry in self.short_term.entries]
+        return said
 
     def clear_session(self) -> int:
-        """Forget the scope's short-term conversation; returns how many messages it had. The rest stays."""
+        """Forget the scope's short-term conversation for good; returns how many messages it had. The rest stays.
+
+        Raises:
+            StoreError: That it is forgotten could not be written down, for :meth:`resume`. Here it is.
+        """
         self._open.stored(self.scope, self._open.waiting(self.scope))
-        return self.short_term.clear()
+        count = self.short_term.clear()
+        self._open.managed(self.scope).clear(self._open.clock())
+        return count
 
     # Facts and long-term memory
 
@@ -731,6 +759,9 @@ class MemoryManager:
     async def __aexit__(self, *args: object) -> None:
         await self.aclose()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> MemoryManager:
+        return self  # what is open is open once: copies of what holds a memory share it
+
     def __repr__(self) -> str:
         return f"MemoryManager(scope={str(self.scope)!r})"
 
@@ -750,6 +781,10 @@ class MemoryManager:
         """Async twin of :meth:`follow`."""
         return await asyncio.to_thread(self.follow, messages, remember=remember, unanswered=unanswered)
 
+    async def aremember(self, messages: Iterable[Message]) -> None:
+        """Async twin of :meth:`remember`."""
+        await asyncio.to_thread(self.remember, messages)
+
     async def aflush(self) -> None:
         """Async twin of :meth:`flush`."""
         await asyncio.to_thread(self.flush)
@@ -760,9 +795,11 @@ class MemoryManager:
         """Async twin of :meth:`get_context_of`."""
         return await asyncio.to_thread(self.get_context_of, messages, max_tokens, recall=recall)
 
-    async def aget_context(self, query: str | None = None, max_tokens: int | None = 2000) -> Context:
+    async def aget_context(
+        self, query: str | None = None, max_tokens: int | None = 2000, *, recall: int = _RECALLED
+    ) -> Context:
         """Async twin of :meth:`get_context`."""
-        return await asyncio.to_thread(self.get_context, query, max_tokens)
+        return await asyncio.to_thread(self.get_context, query, max_tokens, recall=recall)
 
     async def aset_fact(self, key: str, value: Json, source: str = "user", confidence: float = 1.0) -> int:
         """Async twin of :meth:`set_fact`."""
@@ -804,7 +841,7 @@ class MemoryManager:
         """Async twin of :meth:`receipts`."""
         return await asyncio.to_thread(self.receipts)
 
-    async def aresume(self) -> list[str]:
+    async def aresume(self) -> list[Message]:
         """Async twin of :meth:`resume`."""
         return await asyncio.to_thread(self.resume)
 
@@ -1021,7 +1058,7 @@ def _unchanged(plan: ManagementPlan, entries: Sequence[Entry]) -> tuple[list[Dec
     return kept, changed
 
 
-def _default_embeddings() -> Embeddings:
-    from memory_integrations.embeddings import StaticEmbeddings
+def _as_embeddings(embeddings: Any) -> Embeddings:
+    from memory_integrations.embeddings import as_embeddings
 
-    return StaticEmbeddings()
+    return as_embeddings(embeddings)

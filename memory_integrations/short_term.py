@@ -207,6 +207,11 @@ class ShortTermMemory:
             self._changed()
             return count
 
+    def arrange(self, entry_ids: Sequence[str]) -> None:
+        """Keep these entries alone, in this order; ids of none are passed over."""
+        with self._lock:
+            self.restore([self._entries[id_] for id_ in dict.fromkeys(entry_ids) if id_ in self._entries])
+
     def restore(self, entries: Iterable[Entry]) -> None:
         """Make these the entries, in this order: the way back from a change."""
         with self._lock:

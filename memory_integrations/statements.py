@@ -26,7 +26,7 @@ _PLACE = rf"(?P<value>(?:the )?{_WORD}(?:,? (?:(?:of|de|do|da|la|le|the) )?{_WOR
 _COMPANY = rf"(?P<value>{_WORD}(?: (?:(?:of|and|&) )?{_WORD}){{0,4}})"
 _JOB = r"(?:an?|the) (?P<value>[a-z][\w'/-]*(?: [\w'/-]+){0,4}?)"
 _PHRASE = (
-    r"(?!(?:it|that|this|these|those|them|one|option|neither|either|both|not"
+    r"(?!(?:it|that|this|these|those|them|one|option|neither|either|both|not|when|how|if|what|to be"
     r"|the (?:first|second|third|last|next|other|latter|former|one))\b)(?P<value>[\w'+#.-]+(?: [\w'+#.-]+){0,7}?)"
 )
 _FOOD = r"[a-z][\w'-]*(?: (?:stings?|bites?|mites?|pollen|nuts?|milk|hair))?"
@@ -63,8 +63,8 @@ _PRONOUNS = r"(?P<value>(?i:she|he|they|it|xe|ze|ey|any|elle|iel)(?:/\w+)+)"
 _THING = "(?P<what>[a-z]+(?: [a-z]+)?)"
 _CLOSE_ONE = (
     "(?P<what>dog|cat|puppy|kitten|hamster|rabbit|parrot|horse|son|daughter|wife|husband|partner|sister|brother|mother"
-    "|father|mum|mom|dad|boss|manager|teacher|doctor|girlfriend|boyfriend|best friend|friend|colleague|client|landlord"
-    "|neighbou?r|roommate|flatmate|cousin|uncle|aunt)"
+    "|father|mum|mom|dad|boss|manager|teacher|doctor|girlfriend|boyfriend|best friend|friend|colleague|neighbou?r"
+    "|roommate|flatmate|cousin|uncle|aunt|nephew|niece|grandson|granddaughter|grandmother|grandfather|fianc[ée]e?)"
 )
 # Where a value ends: at the end, or at a word that begins what is no longer part of it.
 _END = (
@@ -102,12 +102,12 @@ _PATTERNS = tuple(
         ("allergies", "i'm(?: also| very| severely| deathly)? allergic to", _FOODS, _END),
         ("diet", "i(?:'m(?: now)?|'ve been| went)(?: an?)?", _DIET, _END_OF_HABIT),
         ("diet", "i (?:only eat|follow an?)", _DIET, f"(?: diet)?{_END_OF_HABIT}"),
-        ("birthday", "my birthday(?: is|'s)(?: on)?(?: the)?", _DATE, _END),
+        ("birthday", "my b(?:irth)?day(?: is|'s)(?: on)?(?: the)?", _DATE, _END),
         ("birthday", "i was born on(?: the)?", _DATE, _END),
         ("languages_spoken", "i(?: can)? speak(?: fluent)?", _LANGUAGES, _END_OF_LANGUAGES),
         ("learning", "i'm(?: now)? (?:learning|teaching myself)", f"(?P<value>{_LANGUAGE})", _END_OF_LANGUAGES),
         ("preference", "i (?:much |really |always )?prefer", _PHRASE, _END_OF_PHRASE),
-        ("favourite_*", rf"my (?:all-time )?favou?rite {_THING} is(?: now)?", _PHRASE, _END_OF_PHRASE),
+        ("favourite_*", rf"my (?:all-time )?fav(?:e|ou?rite)? (?!thing|part){_THING} is(?: now)?", _PHRASE, _END_OF_PHRASE),
         ("*_name", rf"(?:my|our)(?: new)? {_CLOSE_ONE}(?:'s name is| is called| is named|'s called)", _NAME, _END),
         ("*_name", rf"(?:i|we) have an? {_CLOSE_ONE} (?:called|named)", _NAME, _END),
         ("*_name", f"my {_CLOSE_ONE}", rf"(?!\w[A-Z]){_NAME}", "(?= (?:is|has|and|works|lives)\\b)"),
@@ -125,7 +125,7 @@ _NO_PLACES = frozenset(
     plan team""".split()
 )
 
-_SENTENCE_END = re.compile(r"(?<!\bDr\.)(?<!\bSt\.)(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<=[.!?])\s+|\n+")
+_SENTENCE_END = re.compile(r"(?<!\bDr\.)(?<!\bSt\.)(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\b[ie]\.[eg]\.)(?<=[.!?])\s+|\n+")
 _FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _QUOTATION = re.compile(
     r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|『[^』]*』|(?<!\w)['‘][^'’\n]*['’](?!\w)|`[^`]*`"
@@ -149,7 +149,7 @@ _ANNOUNCEMENT = re.compile(
 _NOT_PLAIN = re.compile(
     r"\b(?:if|would\w*|could\w*|should\w*|might|maybe|perhaps|wish\w*|suppos\w+|imagin\w+|were|unless"
     r"|whether|hypothetical\w*|not|never|no|none|\w+n't|cannot|used to|any ?more|former\w*|previously|almost|nearly"
-    r"|sa(?:id|ys?|ying)|tell\w*|told|ask\w*|quot\w+|wrote|writes?|as if|example|e\.g"
+    r"|sa(?:id|ys?|ying)|tell\w*|told|ask\w*|quot\w+|wrote|writes?|as if|example|e\.g|i\.e"
     r"|character|story|novel|lyrics?|translat\w+|sentence|phrase|think|thought|guess|dream\w*|feels? like"
     r"|obviously|clearly|apparently|basically|seems?"
     r"|until|before|once|as a child|temporarily|probably|some ?day|quotation)\b",
@@ -210,10 +210,10 @@ def statements(text: str) -> list[tuple[str, Any]]:
     for sentence, after in pairwise([*_SENTENCE_END.split(text), ""]):
         if re.search(r":(?:\s|$)", sentence):  # what follows may be somebody else's
             break
-        sentence = _QUESTION_AFTER.sub("", sentence.strip())
+        sentence = _AFTERTHOUGHT.sub("", _QUESTION_AFTER.sub("", sentence.strip()))
         if "?" in sentence:
             continue
-        plain = _PUT_RIGHT.sub("", _AFTERTHOUGHT.sub("", _TAIL.sub("", sentence)))
+        plain = _PUT_RIGHT.sub("", _TAIL.sub("", sentence))
         if not _NOT_PLAIN.search(plain) and not _QUOTED_LINE.search(plain) and not _TAKEN_BACK.match(after):
             for clause in _NEXT_CLAUSE.split(plain):
                 found += _read(_OPENING.sub("", clause.strip()))

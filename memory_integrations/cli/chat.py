@@ -61,7 +61,8 @@ def chat(
     screen = console()
     stream = streaming(model, debug=bool(ctx.obj and ctx.obj.debug)) if model else None
     with opened(parsed, data_dir, language) as memory:
-        if back := len(memory.resume()):
+        memory.resume()
+        if back := len(memory.short_term):
             screen.print(f"The conversation goes on: {back} message{'s' * (back != 1)} of it are here.", style="dim")
         if stream is None:
             screen.print("No model is given (--model), so nothing answers: you see what a model would be given.")

@@ -77,7 +77,8 @@ def _sessions(memory: MemoryManager) -> list[MemoryScope]:
 def _manage(screen: Console, memory: MemoryManager, yes: bool) -> None:
     from memory_integrations.plans import ManagementPlan
 
-    count = len(memory.resume())
+    memory.resume()
+    count = len(memory.short_term)
     plan = memory.manage_short_term(dry_run=True)
     assert isinstance(plan, ManagementPlan)  # it is a dry run
     said = f"{count} message{'s' * (count != 1)}, {memory.short_term.total_tokens:,} tokens"

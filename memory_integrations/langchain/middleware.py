@@ -12,11 +12,10 @@ from langchain.agents.middleware import AgentMiddleware, AgentState, ModelReques
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from memory_integrations.context import Context
-from memory_integrations.delimiters import delimit, without_tags
+from memory_integrations.delimiters import MEMORY_NOTE, delimit, without_tags
 from memory_integrations.errors import MemoryIntegrationError, ScopeError
 from memory_integrations.langchain import identity
 from memory_integrations.langchain.messages import all_to_langchain, extended, from_langchain, is_summary
-from memory_integrations.langchain.prompts import MEMORY_NOTE
 from memory_integrations.langchain.tools import SEARCH
 from memory_integrations.manager import MemoryManager
 from memory_integrations.messages import Message
