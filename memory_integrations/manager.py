@@ -96,7 +96,9 @@ class _OpenMemory:
         language: str | None,
         llm_client: Any,
         background: bool,
+        options: dict[str, Any],
     ) -> None:
+        self.options = options
         self.policy = policy
         self.background = background
         self.manager: Manager = _manager_of(llm_client, counter)
@@ -257,6 +259,9 @@ class _OpenMemory:
         return self._own_client
 
 
+_open_memories: WeakValueDictionary[str, _OpenMemory] = WeakValueDictionary()
+
+
 class MemoryManager:
     """The three memories of a scope: ``short_term``, ``features`` and ``long_term``. Safe for threads.
 
@@ -315,8 +320,14 @@ class MemoryManager:
             language,
             llm_client,
             manage_in_background,
-        )
+            _plain_options(
+                data_dir=str(Path(data_dir).expanduser().absolute()), llm_client=llm_client, embeddings=embeddings,
+                qdrant=qdrant, journal_url=journal_url, model=model, language=language,
+                clock=None if clock is utc_now else clock, manage_in_background=manage_in_background,
+            ),
+        )  # fmt: skip
         self._bind(MemoryScope.parse(scope), opened)
+        _open_memories[opened.options["data_dir"]] = opened
 
     def _bind(self, scope: MemoryScope, opened: _OpenMemory) -> None:
         self.scope = scope
@@ -324,6 +335,21 @@ class MemoryManager:
         self.short_term: ShortTermMemory = opened.short_term(scope)
         self.features = opened.features(scope)
         self.long_term = LongTermMemory(opened.memories, scope, opened.counter, opened.clock)
+
+    @classmethod
+    def opened(cls, data_dir: str | Path, scope: str | MemoryScope = "global") -> MemoryManager | None:
+        """The memory of a directory that was opened last in this process and is still in use; None where none is."""
+        found = _open_memories.get(str(Path(data_dir).expanduser().absolute()))
+        if found is None:
+            return None
+        sibling = object.__new__(cls)
+        sibling._bind(MemoryScope.parse(scope), found)
+        return sibling
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it was opened with, as JSON: ``objects`` names what is not, such as an embedding of your own."""
+        return dict(self._open.options)
 
     def for_scope(self, scope: str | MemoryScope) -> MemoryManager:
         """A light sibling for another scope, on the same open stores.
@@ -1056,6 +1082,12 @@ def _unchanged(plan: ManagementPlan, entries: Sequence[Entry]) -> tuple[list[Dec
         else:
             kept.append(decision)
     return kept, changed
+
+
+def _plain_options(**options: Any) -> dict[str, Any]:
+    """The options that JSON can say, and the names of those that it cannot."""
+    objects = [name for name, value in options.items() if not isinstance(value, str | bool | None)]
+    return {name: value for name, value in options.items() if name not in objects} | {"objects": objects}
 
 
 def _as_embeddings(embeddings: Any) -> Embeddings:

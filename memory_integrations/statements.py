@@ -29,7 +29,7 @@ _PHRASE = (
     r"(?!(?:it|that|this|these|those|them|one|option|neither|either|both|not|when|how|if|what|to be"
     r"|the (?:first|second|third|last|next|other|latter|former|one))\b)(?P<value>[\w'+#.-]+(?: [\w'+#.-]+){0,7}?)"
 )
-_FOOD = r"[a-z][\w'-]*(?: (?:stings?|bites?|mites?|pollen|nuts?|milk|hair))?"
+_FOOD = r"(?!(?:it|that|this|them|those|everything|anything|nothing)\b)[a-z][\w'-]*(?: (?:stings?|bites?|mites?|pollen|nuts?|milk|hair))?"
 _FOODS = rf"(?P<value>{_FOOD}(?:(?:, and |, | and ){_FOOD}){{0,5}})"
 # Those that count without a capital letter.
 _KNOWN_LANGUAGES = (
@@ -69,7 +69,7 @@ _CLOSE_ONE = (
 # Where a value ends: at the end, or at a word that begins what is no longer part of it.
 _END = (
     r"(?=$|[,;]| (?:and|but|now|with|since|for|because|so|these days|at the moment|right now|again|too|last|this|in"
-    r"|from|at|on|here|as|by|yesterday|today|when|which|where|who|originally|btw)\b)"
+    r"|from|at|on|here|as|by|yesterday|today|when|while|until|which|where|who|originally|btw)\b)"
 )
 _END_OF_PHRASE = (
     r"(?=$|[,;]| (?:but|now|since|because|these days|at the moment|right now|again|too|as well|tbh|btw)(?:$|[ ,;]))"
@@ -117,7 +117,7 @@ _CAPITALISED = frozenset(("name", "preferred_name", "city", "hometown", "employe
 # What has a capital letter and is no name, or no place.
 _NO_NAMES = frozenset(
     """monday tuesday wednesday thursday friday saturday sunday today tomorrow tonight later asap back when maybe
-    crazy old nothing anything everything sherlock einstein""".split()
+    crazy old nothing anything everything sherlock einstein mud""".split()
 )
 _NO_PLACES = frozenset(
     """linux windows macos mac android ios vim emacs python rust java javascript typescript kubernetes docker aws azure

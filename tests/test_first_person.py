@@ -4,15 +4,18 @@ How the list is labelled: `facts` holds what a careful reader would say the user
 the keys that promotion knows. A value is in the user's own words, shortened only by what is not part of it ("a bit of
 German" is German). `city` and `hometown` take a place of any size, and the whole of it as it is named. `other` marks a
 line that states something else about the user, for which no key fits. What is past, planned, wished, quoted, asked,
-denied or meant as a joke is no fact. Every second line of each kind is held out: rules are written by looking at the
-`dev` half alone. Run this file to see the figures; `--held` also shows what is wrong on the held half.
+denied or meant as a joke is no fact.
+
+The list grew in three steps. `dev` and `held` were written together, the rules with an eye on `dev`. `fresh` and then
+`blind` were written by others who knew the keys and not the rules; before the rules were mended by what they showed, 39
+of 44 and 46 of 49 promotions were right. Those are the figures to expect of talk that nobody has seen. Run this file
+for the present ones.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ LINES: list[dict[str, Any]] = [
     json.loads(line)
     for line in (Path(__file__).parent / "data" / "first_person.jsonl").read_text(encoding="utf-8").splitlines()
 ]
+SPLITS = ("dev", "held", "fresh", "blind")
 KINDS = "statement negation question hypothetical quotation other_person sarcasm list".split()
 
 
@@ -90,9 +94,7 @@ def test_the_list_is_sound() -> None:
     kinds = Counter(line["kind"] for line in LINES)
     assert set(kinds) == set(KINDS)
     assert min(kinds.values()) >= 40 and kinds["statement"] >= 120
-    for kind in KINDS:
-        halves = Counter(line["split"] for line in of(kind))
-        assert set(halves) == {"dev", "held"} and abs(halves["dev"] - halves["held"]) <= 1
+    assert {line["split"] for line in LINES} == set(SPLITS)
 
 
 def test_precision() -> None:
@@ -100,9 +102,10 @@ def test_precision() -> None:
     assert precision >= 0.95, wrong_by_kind()
 
 
-def test_precision_on_the_held_half() -> None:
-    precision = measured(of(split="held")).precision
-    assert precision >= 0.95, wrong_by_kind("held")
+@pytest.mark.parametrize("split", SPLITS)
+def test_precision_on_each_part(split: str) -> None:
+    precision = measured(of(split=split)).precision
+    assert precision >= 0.95, wrong_by_kind(split)
 
 
 @pytest.mark.parametrize("kind", ["statement", "list"])
@@ -111,30 +114,28 @@ def test_precision_where_facts_are_stated(kind: str) -> None:
     assert precision >= 0.95, wrong_by_kind()
 
 
-@pytest.mark.parametrize(("split", "floor"), [("dev", 0.65), ("held", 0.37)])
-def test_recall_does_not_fall(split: str, floor: float, record_property: Callable[[str, object], None]) -> None:
-    """The floors are a little below what is measured (0.69 and 0.40), so that a regression shows."""
-    recall = measured(of(split=split)).recall
-    record_property(f"recall_{split}", round(recall, 3))
-    print(f"recall on {split}: {recall:.3f}")
-    assert recall >= floor
+def test_recall_does_not_fall(record_property: Callable[[str, object], None]) -> None:
+    """The floor is a little below what is measured (0.35), so that a regression shows."""
+    recall = measured(LINES).recall
+    record_property("recall", round(recall, 3))
+    print(f"recall: {recall:.3f}")
+    assert recall >= 0.34
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     row = "{:<14}{:<6}{:>9}{:>10}{:>10}{:>7}{:>11}{:>8}"
     print(row.format("kind", "split", "messages", "labelled", "promoted", "right", "precision", "recall"))
     for kind in [*KINDS, ""]:
-        for split in ("dev", "held"):
+        for split in (*SPLITS, ""):
             m = measured(of(kind, split))
             precision = f"{m.precision:.3f}" if m.promoted else "-"
             recall = f"{m.recall:.3f}" if m.labelled else "-"
             counts = (m.messages, m.labelled, m.promoted, m.right)
-            print(row.format(kind or "all", split, *counts, precision, recall))
-    for split in ("dev", "held") if "--held" in arguments else ("dev",):
-        print(f"\nwrong on {split}:")
-        for text, key, value in measured(of(split=split)).wrong:
-            print(f"  {key} = {value!r}: {text!r}")
+            print(row.format(kind or "all", split or "all", *counts, precision, recall))
+    print("\nwrong:")
+    for text, key, value in measured(LINES).wrong:
+        print(f"  {key} = {value!r}: {text!r}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -6,6 +6,7 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -109,9 +110,7 @@ def before(message: ChatMessage, text: str) -> None:
     message.blocks = [TextBlock(text=text), *message.blocks]
 
 
-def _remembered(
-    message: Message, blocks: list[Any], others: dict[str, Any], role: MessageRole
-) -> RememberedMessage:
+def _remembered(message: Message, blocks: list[Any], others: dict[str, Any], role: MessageRole) -> RememberedMessage:
     made = RememberedMessage.model_construct(role=role, blocks=blocks, additional_kwargs=others)
     made._of = message
     return made
@@ -172,16 +171,16 @@ def _media(kind: str, data: Any, url: Any, path: Any, mime_type: str | None, **o
     elif url is not None:
         made["url"] = str(url)
     elif path is not None:
-        made["url"] = path.absolute().as_uri()
+        made["url"] = Path(path).absolute().as_uri()
     return made | {name: value for name, value in {"mime_type": mime_type, **others}.items() if value}
 
 
 def _base64(data: Any) -> str:
-    """LlamaIndex keeps bytes as base64 already; a file is read."""
-    if isinstance(data, bytes):
-        return data.decode("ascii")
-    data.seek(0)
-    return base64.b64encode(data.read()).decode("ascii")
+    """LlamaIndex keeps bytes as base64 already, most of the time; a file is read."""
+    if not isinstance(data, bytes):
+        data.seek(0)
+        data = data.read()
+    return data.decode("ascii") if data.isascii() else base64.b64encode(data).decode("ascii")
 
 
 def _blocks(content: Content) -> list[Any]:

@@ -1,6 +1,6 @@
-"""Stand-ins for tests and offline examples: a chat model that is none, and answers by plain rules.
+"""How a stand-in answers: by plain rules, from what it is given.
 
-What it can say comes from what it is given, so that a memory visibly matters: without one it does not know.
+What it can say comes from there, so that a memory visibly matters: without one it does not know.
 """
 
 from __future__ import annotations
@@ -25,12 +25,10 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.json_schema import dereference_refs
 from pydantic import PrivateAttr
 
-from memory_integrations.delimiters import strip_injected
+from memory_integrations.delimiters import MEMORY_NOTE, strip_injected
 from memory_integrations.messages import Message
 from memory_integrations.statements import statements
 from memory_integrations.tokens import TokenCounter
-
-__all__ = ["StandInChatModel", "StandInError"]
 
 DO_NOT_KNOW = "I do not know."
 
@@ -137,10 +135,10 @@ class _Asked(NamedTuple):
 # Gathering
 
 
-def _gather(messages: Sequence[BaseMessage]) -> _Given:
+def gather(messages: Sequence[BaseMessage]) -> _Given:
     """Everything in the messages that an answer may come from."""
     texts = [Message(role="any", content=message.content).text for message in messages]
-    own = [strip_injected(text).strip() for text in texts]
+    own = [strip_injected(text).replace(MEMORY_NOTE, "").strip() for text in texts]
     latest = max((i for i, m in enumerate(messages) if isinstance(m, HumanMessage) and own[i]), default=len(messages))
     names = {call["id"]: call["name"] for m in messages if isinstance(m, AIMessage) for call in m.tool_calls}
     facts: dict[str, Any] = {}
@@ -193,7 +191,7 @@ def _is_question(sentence: str) -> bool:
 # Answering
 
 
-def _answer(given: _Given) -> tuple[str, bool]:
+def answer(given: _Given) -> tuple[str, bool]:
     """The answer, and whether it is one."""
     found = [f"{name}: {text}" for name, text in given.results if name not in _MEMORY_TOOLS]
     if found:
@@ -255,7 +253,7 @@ def _quotation(said: _Said) -> str:
 # Calling tools
 
 
-def _calls(
+def calls_for(
     given: _Given, tools: Sequence[Mapping[str, Any]], choice: Any, schemas: Collection[str]
 ) -> list[tuple[str, dict[str, Any]]]:
     """The calls to make, each tool's at most once a request, so that no agent goes on forever."""
@@ -277,7 +275,7 @@ def _calls(
         for args in _wanted(name, parameters[name], given)
     ]
     if forced and not calls:
-        filling = _from_answer(given) if answers else from_request
+        filling = _fromanswer(given) if answers else from_request
         calls = [(name, _filled(parameters[name], filling)) for name in (answers or names)[:1]]
     return calls
 
@@ -306,7 +304,7 @@ def _to_forget(given: _Given) -> list[str]:
 
 
 def _from_answer(given: _Given) -> _Filling:
-    text, known = _answer(given)
+    text, known = answer(given)
     number = re.search(r"-?\d{1,15}(?:\.\d{1,15})?", text)
     return _Filling(text, float(number[0]) if number else 0, known, items=True)
 
@@ -333,7 +331,7 @@ def _filled(schema: Mapping[str, Any], filling: _Filling) -> Any:
     return {"boolean": filling.truth, "null": None}.get(kind, filling.text[: schema.get("maxLength")])
 
 
-def _with_ids(calls: Sequence[tuple[str, dict[str, Any]]], messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+def with_ids(calls: Sequence[tuple[str, dict[str, Any]]], messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """The calls as langchain has them; ids are the same for the same conversation and differ within it."""
     before = [(message.content, getattr(message, "tool_calls", None)) for message in messages]
     made = []
@@ -343,147 +341,8 @@ def _with_ids(calls: Sequence[tuple[str, dict[str, Any]]], messages: Sequence[Ba
     return made
 
 
-def _tokens(messages: Sequence[BaseMessage]) -> int:
+def tokens_of(messages: Sequence[BaseMessage]) -> int:
     calls = [json.dumps(m.tool_calls, default=str) for m in messages if isinstance(m, AIMessage) and m.tool_calls]
     return sum(_COUNTER.count_content(message.content) for message in messages) + sum(map(_COUNTER.count, calls))
 
 
-# The model
-
-
-class StandInChatModel(BaseChatModel):
-    """A stand-in for a chat model, NOT a language model: it answers by rules from what the prompt holds.
-
-    It reads facts (JSON in ``<memory:facts>`` or in a system message), memories (``<memory:recalled>`` and
-    ``<memory:conversation>``), earlier messages and tool results. A statement is noted; a question is answered by the
-    fact, or by the words, that share most with it; else it says ``I do not know.`` It understands nothing, and English
-    only. The same input gives the same answer.
-
-    It calls ``remember_fact``, ``forget_fact`` and ``search_memory`` where the user's message calls for it, any other
-    tool that the message names, and fills the schema of a structured answer.
-
-    Args:
-        delay: Seconds before each streamed word.
-        fail_after: Every call raises :class:`StandInError`: a stream after so many words, or after its last.
-    """
-
-    delay: float = 0
-    fail_after: int | None = None
-    _seen: list[list[BaseMessage]] = PrivateAttr(default_factory=list)
-
-    @property
-    def seen(self) -> list[list[BaseMessage]]:
-        """The messages that it was given, a list for each call in the order of their beginning."""
-        return self._seen
-
-    @property
-    def model_name(self) -> str:
-        """What traces call it; not to be taken for a language model."""
-        return "stand-in"
-
-    @property
-    def _llm_type(self) -> str:
-        return "stand-in"
-
-    @property
-    def _identifying_params(self) -> dict[str, Any]:
-        return {"model_name": self.model_name, "delay": self.delay, "fail_after": self.fail_after}
-
-    def bind_tools(
-        self,
-        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
-        *,
-        tool_choice: Any = None,
-        **kwargs: Any,
-    ) -> Runnable[LanguageModelInput, AIMessage]:
-        """The model with tools to call.
-
-        Args:
-            tools: Tools, functions, classes, or their schemas.
-            tool_choice: "any", "required" or a tool's name forces a call; "none" forbids any.
-            **kwargs: Passed on; those for a provider change nothing.
-        """
-        converted = [convert_to_openai_tool(tool) for tool in tools]
-        schemas = [
-            schema["function"]["name"]
-            for tool, schema in zip(tools, converted, strict=True)
-            # What with_structured_output says; and in a response_format's tool there is nothing that could be run.
-            if "ls_structured_output_format" in kwargs
-            or (isinstance(tool, StructuredTool) and tool.func is None and tool.coroutine is None)
-        ]
-        return self.bind(tools=converted, tool_choice=tool_choice, answer_schemas=schemas, **kwargs)
-
-    def _reply(self, messages: list[BaseMessage], kwargs: Mapping[str, Any]) -> AIMessage:
-        # One append, which no other thread can come between; copies, because graphs change messages in place.
-        self._seen.append([message.model_copy() for message in messages])
-        given = _gather(messages)
-        tools, schemas = kwargs.get("tools") or (), kwargs.get("answer_schemas") or ()
-        calls = _with_ids(_calls(given, tools, kwargs.get("tool_choice"), schemas), messages)
-        reply = AIMessage(content="" if calls else _answer(given)[0], tool_calls=calls)
-        spent, made = _tokens(messages), _tokens([reply])
-        reply.usage_metadata = UsageMetadata(input_tokens=spent, output_tokens=made, total_tokens=spent + made)
-        reply.response_metadata = {"model_name": self.model_name}
-        return reply
-
-    def _pieces(self, messages: list[BaseMessage], kwargs: Mapping[str, Any]) -> list[ChatGenerationChunk]:
-        """The reply word by word; what is merged by adding, such as usage, is on the last piece alone."""
-        reply = self._reply(messages, kwargs)
-        words = re.findall(r"\s*\S+\s*", str(reply.content)) or [""]
-        pieces = [AIMessageChunk(content=word) for word in words[:-1]]
-        calls = [
-            {"name": call["name"], "args": json.dumps(call["args"]), "id": call["id"], "index": i}
-            for i, call in enumerate(reply.tool_calls)
-        ]
-        last: dict[str, Any] = {
-            "tool_call_chunks": calls,
-            "chunk_position": "last",
-            "usage_metadata": reply.usage_metadata,
-        }
-        pieces.append(AIMessageChunk(content=words[-1], response_metadata=reply.response_metadata, **last))
-        return [ChatGenerationChunk(message=piece) for piece in pieces]
-
-    def _fail(self, words: int | None = None) -> None:
-        if self.fail_after is not None and words in (None, self.fail_after):
-            raise StandInError(f"The stand-in failed, as fail_after={self.fail_after} asks.")
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        reply = self._reply(messages, kwargs)
-        self._fail()
-        return ChatResult(generations=[ChatGeneration(message=reply)])
-
-    def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> Iterator[ChatGenerationChunk]:
-        for i, piece in enumerate(self._pieces(messages, kwargs)):
-            self._fail(i)
-            time.sleep(self.delay)
-            if run_manager:
-                run_manager.on_llm_new_token(piece.text, chunk=piece)
-            yield piece
-        self._fail()
-
-    async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        # In a thread: the first count reads an encoding from the disk.
-        for i, piece in enumerate(await run_in_executor(None, self._pieces, messages, kwargs)):
-            self._fail(i)
-            await asyncio.sleep(self.delay)
-            if run_manager:
-                await run_manager.on_llm_new_token(piece.text, chunk=piece)
-            yield piece
-        self._fail()

@@ -1,0 +1,132 @@
+"""Which messages of a conversation are known already: LlamaIndex's have no ids, and engines tell the whole again."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict, deque
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from weakref import WeakKeyDictionary
+
+from memory_integrations.arrival import new_id
+from memory_integrations.manager import MemoryManager
+from memory_integrations.messages import Message
+from memory_integrations.short_term import ShortTermMemory
+
+_KNOWN = 5_000
+"""Of so many messages of a session, the latest, it is known what they said."""
+
+
+class Conversation:
+    """What this process knows of a session's messages, in order: what they said, and their ids."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        """Held while messages are named and taken in, so that none is named twice."""
+        self._said: dict[str, Hashable] = {}
+        self._resumed = False
+        self._recollected = False
+
+    def resume(self, memory: MemoryManager) -> None:
+        """Bring the conversation back that another process left, once.
+
+        Raises:
+            StoreError: A store cannot be read; the next call tries again.
+        """
+        if self._resumed:
+            return
+        with self.lock:
+            if not self._resumed:
+                self._note(memory.resume())
+                self._resumed = True
+
+    def recollect(self, memory: MemoryManager) -> None:
+        """Note what another process stored of the conversation, once.
+
+        Raises:
+            StoreError: The store cannot be read; the next call tries again.
+        """
+        with self.lock:
+            if not self._recollected:
+                session = memory.scope.session_id
+                self._note([said for said in memory.long_term.messages(session) if said.session_id == session])
+                self._recollected = True
+
+    def forget(self) -> None:
+        """Forget what was said; it does not come back."""
+        with self.lock:
+            self._said.clear()
+            self._resumed = True
+
+    def named(self, told: Sequence[Message], memory: ShortTermMemory) -> list[Message]:
+        """The messages under the ids that they have here, new ones under new ids.
+
+        Args:
+            told: The conversation, or the end of it, oldest first; messages that have ids keep them.
+            memory: What else was said in the session, through other components.
+        """
+        self._note([entry.original or entry.message for entry in memory.entries])
+        ids = _match(list(self._said.items()), [(message.id, _said(message)) for message in told])
+        named = [replace(message, id=id_ or new_id()) for message, id_ in zip(told, ids, strict=True)]
+        self._note(named)
+        return named
+
+    def unknown(self, told: Sequence[Message], memory: ShortTermMemory) -> list[Message]:
+        """Those messages of :meth:`named` that were not known."""
+        known = {*self._said, *(entry.id for entry in memory.entries)}
+        return [message for message in self.named(told, memory) if message.id not in known]
+
+    def new(self, message: Message) -> Message:
+        """A message that is said now, under an id."""
+        named = message if message.id and message.id not in self._said else replace(message, id=new_id())
+        self._note([named])
+        return named
+
+    def _note(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            if message.id:
+                self._said.setdefault(message.id, _said(message))
+        while len(self._said) > _KNOWN:
+            del self._said[next(iter(self._said))]
+
+
+_conversations: WeakKeyDictionary[ShortTermMemory, Conversation] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def conversation_of(memory: MemoryManager) -> Conversation:
+    """What this process knows of the messages of a manager's session."""
+    with _lock:
+        return _conversations.setdefault(memory.short_term, Conversation())
+
+
+def _said(message: Message) -> Hashable:
+    """What a message says, as far as a store that keeps its text alone knows it."""
+    text = message.text.strip()
+    if text:
+        return message.role, text
+    calls = tuple((call.id, call.name) for call in message.tool_calls)
+    return message.role, message.tool_call_id, calls, repr(message.content)
+
+
+def _match(known: Sequence[tuple[str, Hashable]], told: Sequence[tuple[str | None, Hashable]]) -> list[str | None]:
+    """The ids of what is told again; None for what is new.
+
+    What is told from the first message on, to some earlier one, was cut short. Where it is told from some message on to
+    the latest, what follows is new. Else each is the first of those that say the same.
+    """
+    texts = [text for _, text in told]
+    if len(told) < len(known) and texts == [said for _, said in known[: len(told)]]:
+        return [own or id_ for (own, _), (id_, _) in zip(told, known, strict=False)]
+    for start in range(max(len(known) - len(told), 0), len(known)):
+        tail = known[start:]
+        if all(text == said for text, (_, said) in zip(texts, tail, strict=False)):
+            return [own or id_ for (own, _), (id_, _) in zip(told, tail, strict=False)] + [
+                own for own, _ in told[len(tail) :]
+            ]
+    named = {own for own, _ in told if own}
+    free: defaultdict[Hashable, deque[str]] = defaultdict(deque)
+    for id_, said in known:
+        if id_ not in named:
+            free[said].append(id_)
+    return [own or (free[text].popleft() if free.get(text) else None) for own, text in told]
