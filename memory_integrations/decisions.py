@@ -137,6 +137,9 @@ def _objection(
 _WORD = re.compile(r"[^\W_]+")
 _BEGINNING = 5  # characters: what inflected forms of a word have in common
 _LEAST_SHARED = 0.3
+_LONG = 30  # different words: a text of more is not said in fewer than so many telling ones of them
+_LEAST_OF_LONG = 3
+_TELLING = 4  # characters, or digits: shorter words are in every text
 # Scripts written without spaces, of which every character counts as a word.
 _WIDE = re.compile(r"[\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff]")
 
@@ -144,10 +147,18 @@ _WIDE = re.compile(r"[\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff]")
 def says_what(compressed: str, original: str) -> bool:
     """Whether a text shares enough words with what it shortens not to be a placeholder, an excuse or a translation.
 
-    Three in ten of its words, by their beginnings, so that inflection and some paraphrase are free.
+    Three in ten of its words, by their beginnings, so that inflection and some paraphrase are free; and of a long text
+    at least three words that are not in every text.
     """
     words, known = _beginnings(compressed), _beginnings(original)
-    return bool(words) and len(words & known) >= _LEAST_SHARED * len(words)
+    shared = words & known
+    if len(known) > _LONG and sum(map(_is_telling, shared)) < _LEAST_OF_LONG:
+        return False
+    return bool(words) and len(shared) >= _LEAST_SHARED * len(words)
+
+
+def _is_telling(word: str) -> bool:
+    return len(word) >= _TELLING or not word.isalpha() or _WIDE.match(word) is not None
 
 
 def _beginnings(text: str) -> set[str]:

@@ -8,7 +8,8 @@ from datetime import datetime
 from html import escape
 from typing import Any, Protocol
 
-from memory_integrations.decisions import Compress, Decision, Delete, Forget, Promote, Skipped, validate
+from memory_integrations.decisions import Compress, Decision, Delete, Forget, Keep, Promote, Skipped, validate
+from memory_integrations.messages import transcript_line
 from memory_integrations.policies import Entry, ShortTermPolicy
 
 
@@ -205,16 +206,19 @@ class PlanDiff:
         self.rows = [
             _row(decision, before.get(decision.entry_id), after.get(decision.entry_id), plan.facts)
             for decision in plan.decisions
+            if not isinstance(decision, Keep)
         ]
 
     @property
     def summary(self) -> str:
-        """How many tokens before and after, or why there is no plan."""
+        """How many changes, and tokens before and after; or why there is no plan."""
         plan = self.plan
         if plan.failed:
             return f"failed: {plan.failed}; nothing is changed"
         left = sum(entry.tokens for entry in plan.after)
-        return f"{len(plan.decisions)} changes, {plan.tokens_before:,} tokens before, {left:,} after"
+        changes = f"{len(self.rows)} change{'' if len(self.rows) == 1 else 's'}"
+        skipped = f", {len(plan.skipped)} skipped" if plan.skipped else ""
+        return f"{changes}{skipped}, {plan.tokens_before:,} tokens before, {left:,} after"
 
     def __str__(self) -> str:
         lines = [self.summary]
@@ -224,13 +228,19 @@ class PlanDiff:
             lines += [f"+ {line}" for line in after.splitlines()]
         return "\n".join(lines)
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
-        cell = "style='text-align:left;vertical-align:top;white-space:pre-wrap'"
-        head = "".join(f"<th {cell}>{name}</th>" for name in ("", "before", "after", "why"))
+        cell = "style='text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere'"
+        head = "".join(
+            f"<th {cell[:-1]};width:{width}%'>{name}</th>"
+            for name, width in (("", 16), ("before", 36), ("after", 34), ("why", 14))
+        )
         rows = "".join(
             "<tr>" + "".join(f"<td {cell}>{escape(part)}</td>" for part in row) + "</tr>" for row in self.rows
         )
-        return f"<p>{escape(self.summary)}</p><table><tr>{head}</tr>{rows}</table>"
+        table = f"<table style='width:100%;max-width:960px;table-layout:fixed;margin:0'><tr>{head}</tr>{rows}</table>"
+        return f"<p>{escape(self.summary)}</p>{table if rows else ''}"
 
 
 def _row(
@@ -245,4 +255,9 @@ def _row(
     told = f"{name} {before.message.speaker}, {before.tokens} tokens" if before else name
     if isinstance(decision, Compress) and before and after:
         return f"{told} to {after.tokens}", before.content, after.content, decision.reason
-    return told, before.content if before else "", "" if isinstance(decision, Delete) else "as it is", decision.reason
+    return told, _said(before) if before else "", "", decision.reason
+
+
+def _said(entry: Entry) -> str:
+    """What an entry says, and the tools that it calls."""
+    return transcript_line(entry.message).removeprefix(f"{entry.message.speaker}: ").strip()

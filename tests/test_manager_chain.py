@@ -39,6 +39,7 @@ from memory_integrations import (
     StoreUnavailableError,
     ToolCall,
 )
+from memory_integrations.decisions import says_what
 from memory_integrations.journal import JsonlJournal
 from memory_integrations.manager_chain import NOSTREAM, ManagerReply, build_manager_chain
 from memory_integrations.policies import evictable
@@ -368,6 +369,22 @@ def test_p14_p16_what_may_not_be_done_is_skipped_with_its_reason(
     assert memory.features.all() == {"known": "already"}
 
 
+PASTED = (
+    "Summary of the tenancy, which this text was written for. Rent: 945 pounds a month, due on the first. The deposit "
+    "is 1,090 pounds, to be paid before the keys are handed over. Notice: 28 days, in writing. The meter is in a hall."
+)
+
+
+@pytest.mark.parametrize("placeholder", ["[summary]", "[the text was summarised]", "This was shortened."])
+def test_a_long_text_is_not_said_in_two_words_of_it(placeholder: str) -> None:
+    assert not says_what(placeholder, PASTED)
+    assert says_what("Rent 945 a month, deposit 1,090 before the keys, 28 days of notice.", PASTED)
+    assert says_what("The text was summarised", "A summary of the text")
+    assert says_what(
+        "家賃は945", "この文章は契約の概要です。家賃は月945ポンド、敷金は1090で、鍵の前に払い、通知は28日前。"
+    )
+
+
 def test_a_fact_that_was_changed_since_it_was_said_stays(manager: OpenManager, clock: Clock) -> None:
     memory = told(manager(Saying(GOOD)))
     clock.advance(60)
@@ -398,7 +415,9 @@ def test_the_diff_shows_before_and_after_with_tokens(manager: OpenManager) -> No
     plan = memory.manage_short_term(dry_run=True)
     assert isinstance(plan, ManagementPlan)
     text = str(plan.diff())
-    assert text.startswith("4 changes, ")
+    assert text.startswith("3 changes, 1 skipped, ")  # the entry that is kept is no change
+    assert "as it is" not in text and "keep" not in text
+    assert repr(plan.diff()) == text  # in a console, and beside the table in a stored notebook
     assert "delete user, 8 tokens  # a greeting\n- Hello there, my friend of old." in text
     assert "+ The old town of Lisbon is beautiful." in text
     assert "+ home_city = 'Lisbon'" in text
@@ -408,6 +427,22 @@ def test_the_diff_shows_before_and_after_with_tokens(manager: OpenManager) -> No
     escaped = replace(plan, decisions=(Delete("x", "<b>"),), before=(), after=())
     assert "&lt;b&gt;" in escaped.diff()._repr_html_()
     assert "failed: no answer" in str(ManagementPlan(failed="no answer").diff())
+
+
+def test_the_diff_shows_the_tool_calls_of_a_message_without_text(manager: OpenManager) -> None:
+    memory = manager(Saying({"decisions": [{"id": "e2", "action": "DELETE"}]}))
+    call = ToolCall("c", "look", {"at": "x"})
+    for message in (
+        Message("user", "Look it up"),
+        Message("assistant", "", tool_calls=(call,)),
+        Message("tool", "found", tool_call_id="c"),
+        Message("assistant", "There."),
+    ):
+        memory.short_term.add_message(message)
+    plan = memory.manage_short_term(dry_run=True)
+    assert isinstance(plan, ManagementPlan)
+    assert str(plan.diff()).startswith("1 change, ")
+    assert "\n- [calls look({'at': 'x'})]" in str(plan.diff())
 
 
 # Compression can be taken back
