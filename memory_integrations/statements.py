@@ -29,7 +29,8 @@ _PHRASE = (
     r"(?!(?:it|that|this|these|those|them|one|option|neither|either|both|not|when|how|if|what|to be"
     r"|the (?:first|second|third|last|next|other|latter|former|one))\b)(?P<value>[\w'+#.-]+(?: [\w'+#.-]+){0,7}?)"
 )
-_FOOD = r"(?!(?:it|that|this|them|those|everything|anything|nothing)\b)[a-z][\w'-]*(?: (?:stings?|bites?|mites?|pollen|nuts?|milk|hair))?"
+_NO_FOOD = "it|that|this|them|those|everything|anything|nothing"
+_FOOD = rf"(?!(?:{_NO_FOOD})\b)[a-z][\w'-]*(?: (?:stings?|bites?|mites?|pollen|nuts?|milk|hair))?"
 _FOODS = rf"(?P<value>{_FOOD}(?:(?:, and |, | and ){_FOOD}){{0,5}})"
 # Those that count without a capital letter.
 _KNOWN_LANGUAGES = (
@@ -107,7 +108,12 @@ _PATTERNS = tuple(
         ("languages_spoken", "i(?: can)? speak(?: fluent)?", _LANGUAGES, _END_OF_LANGUAGES),
         ("learning", "i'm(?: now)? (?:learning|teaching myself)", f"(?P<value>{_LANGUAGE})", _END_OF_LANGUAGES),
         ("preference", "i (?:much |really |always )?prefer", _PHRASE, _END_OF_PHRASE),
-        ("favourite_*", rf"my (?:all-time )?fav(?:e|ou?rite)? (?!thing|part){_THING} is(?: now)?", _PHRASE, _END_OF_PHRASE),
+        (
+            "favourite_*",
+            rf"my (?:all-time )?fav(?:e|ou?rite)? (?!thing|part){_THING} is(?: now)?",
+            _PHRASE,
+            _END_OF_PHRASE,
+        ),
         ("*_name", rf"(?:my|our)(?: new)? {_CLOSE_ONE}(?:'s name is| is called| is named|'s called)", _NAME, _END),
         ("*_name", rf"(?:i|we) have an? {_CLOSE_ONE} (?:called|named)", _NAME, _END),
         ("*_name", f"my {_CLOSE_ONE}", rf"(?!\w[A-Z]){_NAME}", "(?= (?:is|has|and|works|lives)\\b)"),
@@ -125,7 +131,9 @@ _NO_PLACES = frozenset(
     plan team""".split()
 )
 
-_SENTENCE_END = re.compile(r"(?<!\bDr\.)(?<!\bSt\.)(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\b[ie]\.[eg]\.)(?<=[.!?])\s+|\n+")
+_SENTENCE_END = re.compile(
+    r"(?<!\bDr\.)(?<!\bSt\.)(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\b[ie]\.[eg]\.)(?<=[.!?])\s+|\n+"
+)
 _FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _QUOTATION = re.compile(
     r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|『[^』]*』|(?<!\w)['‘][^'’\n]*['’](?!\w)|`[^`]*`"

@@ -292,7 +292,8 @@ class TestAsAChatModel:
     def test_importing_it_loads_langchain_core_alone(self) -> None:
         loaded = json.loads(
             fresh_python(
-                "import json, sys, memory_integrations.testing\n"
+                "import json, sys\n"
+                "from memory_integrations.testing import StandInChatModel\n"
                 "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
             ).stdout
         )

@@ -9,8 +9,9 @@ store need the extra ``memory-integrations[langchain]``, the others langchain-co
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from memory_integrations.lazily import loading
 
 if TYPE_CHECKING:
     from memory_integrations.langchain.chat_history import ShortTermChatMessageHistory
@@ -32,28 +33,15 @@ __all__ = [
 ]
 
 _MODULES = {
-    "LongTermRetriever": "langchain.retriever",
-    "MemoryMiddleware": "langchain.middleware",
-    "MemoryStore": "langchain.store",
-    "ShortTermChatMessageHistory": "langchain.chat_history",
-    "build_manager_chain": "manager_chain",
-    "memory_prompt": "langchain.prompts",
-    "memory_tools": "langchain.tools",
+    "LongTermRetriever": "memory_integrations.langchain.retriever",
+    "MemoryMiddleware": "memory_integrations.langchain.middleware",
+    "MemoryStore": "memory_integrations.langchain.store",
+    "ShortTermChatMessageHistory": "memory_integrations.langchain.chat_history",
+    "build_manager_chain": "memory_integrations.manager_chain",
+    "memory_prompt": "memory_integrations.langchain.prompts",
+    "memory_tools": "memory_integrations.langchain.tools",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = import_module(f"memory_integrations.{_MODULES[name]}")
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in ("langchain", "langgraph"):
-            raise
-        raise ImportError(
-            f"{name} needs {error.name}, which is not installed: pip install 'memory-integrations[langchain]'"
-        ) from error
-    return getattr(module, name)
+__getattr__ = loading(__name__, _MODULES, {"langchain": "langchain", "langgraph": "langchain"})
 
 
 def __dir__() -> list[str]:

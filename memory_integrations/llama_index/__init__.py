@@ -9,8 +9,9 @@ Importing this package imports no framework; each name is loaded at its first us
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from memory_integrations.lazily import loading
 
 if TYPE_CHECKING:
     from memory_integrations.llama_index.blocks import FeatureMemoryBlock, LongTermMemoryBlock
@@ -20,25 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["FeatureMemoryBlock", "LongTermMemoryBlock", "LongTermRetriever", "ManagedChatMemory"]
 
 _MODULES = {
-    "FeatureMemoryBlock": "blocks",
-    "LongTermMemoryBlock": "blocks",
-    "LongTermRetriever": "retriever",
-    "ManagedChatMemory": "chat_memory",
+    "FeatureMemoryBlock": "memory_integrations.llama_index.blocks",
+    "LongTermMemoryBlock": "memory_integrations.llama_index.blocks",
+    "LongTermRetriever": "memory_integrations.llama_index.retriever",
+    "ManagedChatMemory": "memory_integrations.llama_index.chat_memory",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = import_module(f"{__name__}.{_MODULES[name]}")
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "llama_index":
-            raise
-        raise ImportError(
-            f"{name} needs {error.name}, which is not installed: pip install 'memory-integrations[llama-index]'"
-        ) from error
-    return getattr(module, name)
+__getattr__ = loading(__name__, _MODULES, {"llama_index": "llama-index"})
 
 
 def __dir__() -> list[str]:

@@ -110,7 +110,8 @@ class LongTermMemoryBlock(BaseMemoryBlock[str]):
             return ""
         shown = {text for message in said if (text := message.text.strip())}
         hits = memory.long_term.search(strip_injected(asked), self.k + _SHOWN_ANYWAY)
-        lines, left = [], self.max_tokens
+        lines: list[str] = []
+        left = self.max_tokens
         for hit in hits:
             text = _escaped(hit.text, self.name)
             left -= memory.long_term.counter.count(f"{text}\n")

@@ -19,8 +19,8 @@ class LongTermRetriever(BaseRetriever):
     """Finds memories for a question: for a ``RetrieverQueryEngine``, a chat engine, or a ``RetrieverTool``.
 
     A node's text is the memory as the model will see it, its date and speaker included, escaped as data; its
-    ``metadata`` has ``created_at``, ``session_id``, ``role``, ``message_ids`` and what else is known, and is kept from the
-    model. Scores are in (0, 1], higher is better, comparable within one search. Best first.
+    ``metadata`` has ``created_at``, ``session_id``, ``role``, ``message_ids`` and what else is known, and is kept from
+    the model. Scores are in (0, 1], higher is better, comparable within one search. Best first.
 
     Args:
         memory: The memory.

@@ -6,8 +6,9 @@ What they can say comes from what they are given, so that a memory visibly matte
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from memory_integrations.lazily import loading
 
 if TYPE_CHECKING:
     from memory_integrations.testing.answers import StandInError
@@ -16,13 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["StandInChatModel", "StandInError", "StandInLLM"]
 
-_MODULES = {"StandInChatModel": "chat_model", "StandInError": "answers", "StandInLLM": "llm"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+_MODULES = {
+    "StandInChatModel": "memory_integrations.testing.chat_model",
+    "StandInError": "memory_integrations.testing.answers",
+    "StandInLLM": "memory_integrations.testing.llm",
+}
+__getattr__ = loading(__name__, _MODULES, {"llama_index": "llama-index"})
 
 
 def __dir__() -> list[str]:

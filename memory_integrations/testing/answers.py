@@ -5,25 +5,15 @@ What it can say comes from there, so that a memory visibly matters: without one 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import textwrap
-import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, run_in_executor
-from langchain_core.tools import BaseTool, StructuredTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.utils.json_schema import dereference_refs
-from pydantic import PrivateAttr
 
 from memory_integrations.delimiters import MEMORY_NOTE, strip_injected
 from memory_integrations.messages import Message
@@ -83,6 +73,20 @@ _GENERAL = {
 
 class StandInError(RuntimeError):
     """The stand-in was asked to fail, or cannot do what it was forced to do."""
+
+
+def fail_where_asked(fail_after: int | None, words: int | None = None) -> None:
+    """Fail as a stand-in is asked to.
+
+    Args:
+        fail_after: After so many words of a stream, or at its end; None means never.
+        words: How many words there were; None at the end.
+
+    Raises:
+        StandInError: It is asked to.
+    """
+    if fail_after is not None and words in (None, fail_after):
+        raise StandInError(f"The stand-in failed, as fail_after={fail_after} asks.")
 
 
 class _Said(NamedTuple):
@@ -275,7 +279,7 @@ def calls_for(
         for args in _wanted(name, parameters[name], given)
     ]
     if forced and not calls:
-        filling = _fromanswer(given) if answers else from_request
+        filling = _from_answer(given) if answers else from_request
         calls = [(name, _filled(parameters[name], filling)) for name in (answers or names)[:1]]
     return calls
 
@@ -342,7 +346,6 @@ def with_ids(calls: Sequence[tuple[str, dict[str, Any]]], messages: Sequence[Bas
 
 
 def tokens_of(messages: Sequence[BaseMessage]) -> int:
+    """The tokens of messages, their calls included."""
     calls = [json.dumps(m.tool_calls, default=str) for m in messages if isinstance(m, AIMessage) and m.tool_calls]
     return sum(_COUNTER.count_content(message.content) for message in messages) + sum(map(_COUNTER.count, calls))
-
-

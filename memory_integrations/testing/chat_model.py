@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import textwrap
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from hashlib import blake2b
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, run_in_executor
 from langchain_core.tools import BaseTool, StructuredTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from langchain_core.utils.json_schema import dereference_refs
 from pydantic import PrivateAttr
 
-from memory_integrations.testing.answers import StandInError, answer, calls_for, gather, tokens_of, with_ids
-
+from memory_integrations.testing.answers import answer, calls_for, fail_where_asked, gather, tokens_of, with_ids
 
 
 class StandInChatModel(BaseChatModel):
@@ -117,10 +113,6 @@ class StandInChatModel(BaseChatModel):
         pieces.append(AIMessageChunk(content=words[-1], response_metadata=reply.response_metadata, **last))
         return [ChatGenerationChunk(message=piece) for piece in pieces]
 
-    def _fail(self, words: int | None = None) -> None:
-        if self.fail_after is not None and words in (None, self.fail_after):
-            raise StandInError(f"The stand-in failed, as fail_after={self.fail_after} asks.")
-
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -129,7 +121,7 @@ class StandInChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         reply = self._reply(messages, kwargs)
-        self._fail()
+        fail_where_asked(self.fail_after)
         return ChatResult(generations=[ChatGeneration(message=reply)])
 
     def _stream(
@@ -140,12 +132,12 @@ class StandInChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         for i, piece in enumerate(self._pieces(messages, kwargs)):
-            self._fail(i)
+            fail_where_asked(self.fail_after, i)
             time.sleep(self.delay)
             if run_manager:
                 run_manager.on_llm_new_token(piece.text, chunk=piece)
             yield piece
-        self._fail()
+        fail_where_asked(self.fail_after)
 
     async def _astream(
         self,
@@ -156,9 +148,9 @@ class StandInChatModel(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         # In a thread: the first count reads an encoding from the disk.
         for i, piece in enumerate(await run_in_executor(None, self._pieces, messages, kwargs)):
-            self._fail(i)
+            fail_where_asked(self.fail_after, i)
             await asyncio.sleep(self.delay)
             if run_manager:
                 await run_manager.on_llm_new_token(piece.text, chunk=piece)
             yield piece
-        self._fail()
+        fail_where_asked(self.fail_after)

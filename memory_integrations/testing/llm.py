@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
@@ -27,6 +27,7 @@ from pydantic import PrivateAttr
 
 from memory_integrations.langchain.messages import to_langchain
 from memory_integrations.llama_index.messages import from_llama_index, own
+from memory_integrations.testing.answers import fail_where_asked
 from memory_integrations.testing.chat_model import StandInChatModel
 
 _REACT = ("Thought:", "Action:", "Answer:")
@@ -40,7 +41,8 @@ _FOLLOW_UP = re.compile(
 class StandInLLM(FunctionCallingLLM):
     """A stand-in for a LlamaIndex LLM, NOT a language model: it answers as :class:`StandInChatModel` does.
 
-    It calls tools as that does, answers a ReAct agent in its form, and a condensing chat engine with the question as it is.
+    It calls tools as that does, answers a ReAct agent in its form, and a condensing chat engine with the question as it
+    is.
 
     Args:
         delay: Seconds before each streamed word.
@@ -70,7 +72,9 @@ class StandInLLM(FunctionCallingLLM):
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """The answer to a conversation."""
-        return self._reply(messages, kwargs)
+        reply = self._reply(messages, kwargs)
+        fail_where_asked(self.fail_after)
+        return reply
 
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """The answer word by word."""
@@ -78,7 +82,7 @@ class StandInLLM(FunctionCallingLLM):
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """The answer to a prompt."""
-        return CompletionResponse(text=self._reply([ChatMessage(content=prompt)], kwargs).message.content or "")
+        return CompletionResponse(text=self.chat([ChatMessage(content=prompt)], **kwargs).message.content or "")
 
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """The answer to a prompt, word by word."""
@@ -87,7 +91,7 @@ class StandInLLM(FunctionCallingLLM):
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Async twin of :meth:`chat`."""
-        return await asyncio.to_thread(self._reply, messages, kwargs)
+        return await asyncio.to_thread(self.chat, messages, **kwargs)
 
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Async twin of :meth:`stream_chat`."""
@@ -103,9 +107,7 @@ class StandInLLM(FunctionCallingLLM):
         """Async twin of :meth:`complete`."""
         return await asyncio.to_thread(self.complete, prompt, formatted, **kwargs)
 
-    async def astream_complete(
-        self, prompt: str, formatted: bool = False, **kwargs: Any
-    ) -> CompletionResponseAsyncGen:
+    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         """Async twin of :meth:`stream_complete`."""
         pieces = await self.astream_chat([ChatMessage(content=prompt)], **kwargs)
 
@@ -157,32 +159,28 @@ class StandInLLM(FunctionCallingLLM):
         self._seen.append([own(message) for message in messages])
         if (asked := _FOLLOW_UP.search(messages[-1].content or "")) is not None:
             return ChatResponse(message=ChatMessage((asked["a"] or asked["b"]).strip(), role=MessageRole.ASSISTANT))
-        model = StandInChatModel(delay=0, fail_after=self.fail_after)
         options = {name: kwargs[name] for name in ("tools", "tool_choice") if kwargs.get(name)}
-        reply = model.invoke([to_langchain(from_llama_index(message)) for message in messages], **options)
-        assert isinstance(reply, AIMessage)
-        text = reply.text
-        if any(all(mark in (message.content or "") for mark in _REACT) for message in messages[:1]):
+        said = [to_langchain(from_llama_index(message)) for message in messages]
+        reply = StandInChatModel().invoke(said, **options)
+        text = str(reply.text)
+        if all(mark in (messages[0].content or "") for mark in _REACT):
             text = f"Thought: I can answer without using any more tools.\nAnswer: {text}"
-        calls = [
+        message = ChatMessage(role=MessageRole.ASSISTANT, content=text or None)
+        message.blocks += [
             ToolCallBlock(tool_call_id=call["id"], tool_name=call["name"], tool_kwargs=call["args"])
             for call in reply.tool_calls
         ]
-        message = ChatMessage(role=MessageRole.ASSISTANT, content=text or None)
-        message.blocks += calls
         return ChatResponse(message=message, raw={"usage": dict(reply.usage_metadata or {})})
 
     def _pieces(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponseGen:
         """The reply as it grows, the calls with its last word."""
-        reply = StandInLLM._reply(self, messages, kwargs) if self.fail_after is None else self._unfailing(messages, kwargs)
+        reply = self._reply(messages, kwargs)
         words = re.findall(r"\s*\S+\s*", reply.message.content or "") or [""]
-        said = ""
-        model = StandInChatModel(delay=self.delay, fail_after=self.fail_after)
         for i, word in enumerate(words):
-            model.step(i)
-            said += word
-            message = ChatMessage(role=MessageRole.ASSISTANT, content=said)
+            fail_where_asked(self.fail_after, i)
+            time.sleep(self.delay)
+            message = ChatMessage(role=MessageRole.ASSISTANT, content="".join(words[: i + 1]))
             if i == len(words) - 1:
                 message.blocks += [block for block in reply.message.blocks if isinstance(block, ToolCallBlock)]
             yield ChatResponse(message=message, delta=word, raw=reply.raw)
-        model.step(None)
+        fail_where_asked(self.fail_after)
