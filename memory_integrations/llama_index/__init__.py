@@ -1,7 +1,7 @@
 """The memories as LlamaIndex's own components.
 
-Each takes a :class:`memory_integrations.MemoryManager` of a user, and a ``scope`` where that is another. What is written
-through them is read through :mod:`memory_integrations.langchain`, and the other way round.
+Each takes a :class:`memory_integrations.MemoryManager` of a user, and a ``scope`` where that is another. What is
+written through them is read through :mod:`memory_integrations.langchain`, and the other way round.
 
 Importing this package imports no framework; each name is loaded at its first use. They need the extra
 ``memory-integrations[llama-index]``.
