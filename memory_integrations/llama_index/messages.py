@@ -83,7 +83,7 @@ def to_llama_index(message: Message) -> RememberedMessage:
     others = _copied(raw.additional_kwargs)
     if not _says(raw.blocks, message.content):
         blocks = [*_blocks(message.content), *(block for block in blocks if isinstance(block, ToolCallBlock))]
-    if len(message.tool_calls) < len(_calls(raw)):
+    if message.role == "assistant" and len(message.tool_calls) < len(_calls(raw)):
         stay = Counter(call.id for call in message.tool_calls)
         blocks = [
             block for block in blocks if not isinstance(block, ToolCallBlock) or _take(stay, block.tool_call_id or "")
@@ -177,10 +177,12 @@ def _media(kind: str, data: Any, url: Any, path: Any, mime_type: str | None, **o
 
 def _base64(data: Any) -> str:
     """LlamaIndex keeps bytes as base64 already, most of the time; a file is read."""
+    if isinstance(data, bytes) and data.isascii():
+        return data.decode("ascii")
     if not isinstance(data, bytes):
         data.seek(0)
         data = data.read()
-    return data.decode("ascii") if data.isascii() else base64.b64encode(data).decode("ascii")
+    return base64.b64encode(data).decode("ascii")
 
 
 def _blocks(content: Content) -> list[Any]:
