@@ -15,6 +15,8 @@ from memory_integrations.short_term import ShortTermMemory
 
 _KNOWN = 5_000
 """Of so many messages of a session, the latest, it is known what they said."""
+_CERTAIN = 3
+"""So many messages in a row that say what was said last are those."""
 
 
 class Conversation:
@@ -112,18 +114,37 @@ def _said(message: Message) -> Hashable:
 def _match(known: Sequence[tuple[str, Hashable]], told: Sequence[tuple[str | None, Hashable]]) -> list[str | None]:
     """The ids of what is told again; None for what is new.
 
-    What is told from the first message on, to some earlier one, was cut short. Where it is told from some message on to
-    the latest, what follows is new. Else each is the first of those that say the same.
+    What stands somewhere in the conversation as it is told is that part of it. Where it begins with the end of the
+    conversation, what follows is new, also where it says what was said before. Else each is the first that says the
+    same: something was changed in between.
     """
-    texts = [text for _, text in told]
-    if len(told) < len(known) and texts == [said for _, said in known[: len(told)]]:
-        return [own or id_ for (own, _), (id_, _) in zip(told, known, strict=False)]
-    for start in range(max(len(known) - len(told), 0), len(known)):
-        tail = known[start:]
-        if all(text == said for text, (_, said) in zip(texts, tail, strict=False)):
-            return [own or id_ for (own, _), (id_, _) in zip(told, tail, strict=False)] + [
-                own for own, _ in told[len(tail) :]
-            ]
+    said, texts = [text for _, text in known], [text for _, text in told]
+    begin, length = _overlap(said, texts)
+    apart = _one_by_one(known, told)
+    if length < len(told) and length < _CERTAIN and sum(map(bool, apart)) > length + 1:
+        return apart
+    ids = [id_ for id_, _ in known[begin : begin + length]]
+    return [own or id_ for (own, _), id_ in zip(told, [*ids, *[None] * (len(told) - length)], strict=True)]
+
+
+def _overlap(said: Sequence[Hashable], texts: Sequence[Hashable]) -> tuple[int, int]:
+    """Where what is told begins in what was said, and how much of it: all, or up to the latest that was said."""
+    best = 0, 0
+    for begin in range(len(said) - 1, -1, -1):
+        if not texts or said[begin] != texts[0]:
+            continue
+        length = next(
+            (i for i, (one, other) in enumerate(zip(said[begin:], texts, strict=False)) if one != other),
+            min(len(said) - begin, len(texts)),
+        )
+        if length == len(texts):
+            return begin, length
+        if begin + length == len(said):
+            best = begin, length  # the longer one is found later
+    return best
+
+
+def _one_by_one(known: Sequence[tuple[str, Hashable]], told: Sequence[tuple[str | None, Hashable]]) -> list[str | None]:
     named = {own for own, _ in told if own}
     free: defaultdict[Hashable, deque[str]] = defaultdict(deque)
     for id_, said in known:

@@ -23,6 +23,8 @@ from memory_integrations.langchain import ShortTermChatMessageHistory
 from memory_integrations.llama_index import ManagedChatMemory
 from memory_integrations.testing import StandInLLM
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*(__fields|model_:pydantic.warnings.PydanticDeprecatedSince20")
+
 
 @pytest.fixture
 def memory(tmp_path: Path, clock: Clock) -> Iterator[MemoryManager]:
