@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from memory_integrations.decisions import Delete, Keep, Skipped
 from memory_integrations.delimiters import as_data
@@ -26,7 +26,17 @@ NOSTREAM = "nostream"
 """The tag by which LangGraph keeps a model's tokens out of the user's stream."""
 
 
-class EntryDecision(BaseModel):
+def _without_defaults(schema: dict[str, Any]) -> None:
+    """Some hosts refuse a strict schema that has defaults; there every field is required anyway."""
+    for field in schema.get("properties", {}).values():
+        field.pop("default", None)
+
+
+class _Described(BaseModel):
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
+
+
+class EntryDecision(_Described):
     """What becomes of an entry."""
 
     id: str = Field(description="The entry's name, such as e3.")
@@ -35,18 +45,18 @@ class EntryDecision(BaseModel):
     reason: str = ""
 
 
-class FactChange(BaseModel):
+class FactChange(_Described):
     """What becomes of a fact about the user."""
 
     op: Literal["SET", "REMOVE"]
     key: str = Field(description="A short name in snake_case, or that of a known fact.")
     value: str | bool | float | list[str] | None = Field(None, description="For SET: what holds now.")
     source: str = Field(alias="from", description="The entry in which the user says so, such as e3.")
-    confidence: float = Field(0.8, ge=0, le=1)
+    confidence: float = Field(0.8, description="How sure it is, from 0 to 1.")
     reason: str = ""
 
 
-class ManagerReply(BaseModel):
+class ManagerReply(_Described):
     """What becomes of the entries and facts; those that are not named stay."""
 
     decisions: list[EntryDecision] = Field(default_factory=list)
