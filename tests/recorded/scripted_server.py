@@ -226,7 +226,7 @@ def _stream(answer: Mapping[str, Any], asked: Mapping[str, Any], fault: str) -> 
     del head["choices"], head["usage"]
     events = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
     if fault == "stream-cut-off":
-        return _events(events)[:-40]
+        return _events(events[: len(events) // 2])[:-40]
     if fault == "stream-error":
         return _events([*events[:3], {"error": {"message": "Something failed here.", "code": "server_error"}}])
     events.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]})

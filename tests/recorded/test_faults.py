@@ -121,13 +121,14 @@ def test_p12_an_answer_that_is_none_changes_nothing_and_is_asked_for_once_more(
     assert receipt.failed
     assert receipt.decisions == ()
     assert receipt.calls == len(vcr) == 2
-    assert receipt.usage["input_tokens"] == sum(_usage(vcr, "prompt_tokens"))
-    assert receipt.usage["output_tokens"] == sum(_usage(vcr, "completion_tokens"))
     assert state(memory) == before
-
-
-def _usage(cassette: Cassette, name: str) -> list[int]:
-    return [json.loads(response["body"]["string"])["usage"][name] for response in cassette.responses]
+    told_usage = [json.loads(response["body"]["string"])["usage"] for response in vcr.responses]
+    if client.__name__ == "chat" and fault in ("prose", "wrong-types", "filtered"):
+        told_usage = told_usage[1:]  # LangChain's client raises over the first answer, and loses what it cost
+    assert receipt.usage == {
+        "input_tokens": sum(usage["prompt_tokens"] for usage in told_usage),
+        "output_tokens": sum(usage["completion_tokens"] for usage in told_usage),
+    }
 
 
 def test_a_second_answer_in_plain_text_is_taken(
