@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import unified_diff
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import yaml
@@ -18,7 +19,7 @@ BASE_URL = "http://model.invalid/v1"
 """What stands in every cassette for the address of whoever answered."""
 SCRIPTED = "tests/recorded/scripted_server.py: an HTTP server that answers by rules, not a model"
 FAILED = "x-recorded-failure"
-"""The header of an answer that never came: which exception the client's transport raised instead."""
+"""The header of an answer that never came: which exception httpx raised instead."""
 REQUEST_HEADERS = frozenset(("content-type",))
 RESPONSE_HEADERS = frozenset(("content-type", "retry-after-ms", FAILED))
 """All others are left out: some say who asks, from where and with which key."""
@@ -141,27 +142,27 @@ def complaints(cassette: Cassette, unmatched: list[str]) -> list[str]:
 
 @contextmanager
 def watched(cassette: Cassette) -> Iterator[list[str]]:
-    """Records and replays what vcrpy does not: that no answer came, and the client's transport raised.
+    """Records and replays what vcrpy does not: that no answer came, and httpx raised instead.
 
     Where a recording met a timeout or a connection that broke, the cassette names the exception, and a replay raises it
     at once: the client's handling of it is real, the waiting is not. Gives the requests for which the cassette has no
     answer; clients hide that behind errors of their own.
     """
     unmatched: list[str] = []
-    play, aplay = httpx.HTTPTransport.handle_request, httpx.AsyncHTTPTransport.handle_async_request  # vcrpy's by now
+    send, asend = httpx.Client.send, httpx.AsyncClient.send
 
     def noted(request: httpx.Request, error: Exception) -> None:
         if isinstance(error, CannotOverwriteExistingCassetteException):
             unmatched.append(str(error))
         elif isinstance(error, httpx.TransportError):
-            body: dict[str, Any] = {"string": str(error).encode()}
+            body = {"string": str(error).encode()}
             status = {"code": 599, "message": type(error).__name__}
             asked = Request(request.method, str(request.url), request.content, dict(request.headers))
             cassette.append(asked, {"status": status, "headers": {FAILED: [type(error).__name__]}, "body": body})
 
-    def handle(self: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+    def watching(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
         try:
-            response = play(self, request)
+            response = send(self, request, **options)
         except Exception as error:
             noted(request, error)
             raise
@@ -169,9 +170,9 @@ def watched(cassette: Cassette) -> Iterator[list[str]]:
             raise getattr(httpx, response.headers[FAILED])(response.read().decode(), request=request)
         return response
 
-    async def ahandle(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+    async def awatching(self: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
         try:
-            response = await aplay(self, request)
+            response = await asend(self, request, **options)
         except Exception as error:
             noted(request, error)
             raise
@@ -179,10 +180,8 @@ def watched(cassette: Cassette) -> Iterator[list[str]]:
             raise getattr(httpx, response.headers[FAILED])((await response.aread()).decode(), request=request)
         return response
 
-    httpx.HTTPTransport.handle_request = handle  # type: ignore[method-assign]
-    httpx.AsyncHTTPTransport.handle_async_request = ahandle  # type: ignore[method-assign]
-    try:
+    with (
+        patch.object(httpx.Client, "send", watching),
+        patch.object(httpx.AsyncClient, "send", awatching),
+    ):
         yield unmatched
-    finally:
-        httpx.HTTPTransport.handle_request = play  # type: ignore[method-assign]
-        httpx.AsyncHTTPTransport.handle_async_request = aplay  # type: ignore[method-assign]

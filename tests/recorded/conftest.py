@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from cassettes import (
     same_json,
     watched,
 )
+from pytest_recording.plugin import get_default_cassette_name
 from vcr import VCR
 from vcr.cassette import Cassette
 
@@ -32,6 +34,10 @@ WHY_NOT = "the recorded tests need the OpenAI clients of the dev extra"
 SCRIPTED_MODEL = "ft:gpt-4o-mini:scripted"  # LlamaIndex takes only names that it knows, and those tuned from them
 RECORDED_FROM = "MEMORY_RECORDING_FROM"
 """Set by ``record.py``: what a new cassette says of where its answers come from."""
+
+CASSETTE_OF = pytest.StashKey[dict[str, str]]()
+"""The cassettes that the collected tests play, by the tests."""
+FOLDER = Path(__file__).parent
 
 Client = Callable[..., Any]
 
@@ -57,6 +63,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_recording_configure(config: pytest.Config, vcr: VCR) -> None:
     vcr.register_serializer("yaml", ReadableYaml(os.environ.get(RECORDED_FROM, SCRIPTED)))
     vcr.register_matcher("json", same_json)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -k and -m leave any out
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[CASSETTE_OF] = {
+        item.nodeid: f"{item.path.stem}/{get_default_cassette_name(None, item.name)}.yaml"
+        for item in items
+        if item.path.parent == FOLDER and item.get_closest_marker("vcr")
+    }
 
 
 @pytest.hookimpl(wrapper=True)
@@ -100,6 +115,15 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch, provider: Provider) -> None:
     for name in list(os.environ):
         if name.startswith(("OPENAI_", "LANGSMITH_", "LANGCHAIN_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("LANGCHAIN_OPENAI_TCP_KEEPALIVE", "0")  # else it opens a socket to see what the system offers
+
+
+@pytest.fixture
+def cassettes_of_collected(pytestconfig: pytest.Config) -> set[str]:
+    """The cassettes that the tests of the collected modules play."""
+    if any("::" in argument for argument in pytestconfig.args):
+        pytest.skip("only some tests of a module were asked for")
+    return set(pytestconfig.stash[CASSETTE_OF].values())
 
 
 @pytest.fixture

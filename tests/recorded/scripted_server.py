@@ -243,7 +243,9 @@ def _events(events: list[dict[str, Any]]) -> str:
 
 _ENTRY = re.compile(r"\[(e\d+)\]( \(protected\))? (\d+) tokens, (?:[^:\n]* )?(\w+): (.*(?:\n  .*)*)")
 _FACT = re.compile(r'^"(.+?)": (.+)$', re.MULTILINE)
-_GREETING = re.compile(r"(?:hello|hi|hey|good (?:morning|evening)|thanks|thank you|bye)\b[^.!?]{0,30}[.!?]?", re.IGNORECASE)
+_GREETING = re.compile(
+    r"(?:hello|hi|hey|good (?:morning|evening)|thanks|thank you|bye)\b[^.!?]{0,30}[.!?]?", re.IGNORECASE
+)
 _GONE = re.compile(r"I no longer (?:work|live|have|like)\b", re.IGNORECASE)
 _KEY_OF_GONE = {"work": "employer", "live": "city", "have": "pet", "like": "preference"}
 _ELSEWHERE = (

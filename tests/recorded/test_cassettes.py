@@ -7,7 +7,6 @@ says who asked; a cassette that is used in part fails its test.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import socket
@@ -20,12 +19,12 @@ from typing import Any
 import pytest
 import yaml
 from cassettes import BASE_URL, REQUEST_HEADERS, RESPONSE_HEADERS, SCRIPTED, ReadableYaml, same_json
-from pytest_recording.plugin import get_default_cassette_name
 from pytest_socket import SocketBlockedError
 from vcr.request import Request
 from vcr.serialize import deserialize, serialize
 
 FOLDER = Path(__file__).parent
+TESTS = FOLDER.parent
 CASSETTES = sorted((FOLDER / "cassettes").rglob("*.yaml"))
 LEAST = 25
 MOST_BYTES = 2_000_000
@@ -63,7 +62,9 @@ def text_of(path: Path) -> str:
 
 @cache
 def interactions(path: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = yaml.load(text_of(path), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["interactions"]
+    found: list[dict[str, Any]] = yaml.load(text_of(path), getattr(yaml, "CSafeLoader", yaml.SafeLoader))[
+        "interactions"
+    ]
     return found
 
 
@@ -128,32 +129,19 @@ def test_there_are_enough_of_them_and_they_are_small() -> None:
 # Which tests they belong to
 
 
-def test_every_recorded_test_has_its_cassette_and_none_is_left_over() -> None:
-    listed = pytest_in(FOLDER, "--collect-only", "-m", "vcr").stdout
-    names = re.findall(r"^\S*?(test_\w+)\.py::(.+)$", listed, re.MULTILINE)
-    expected = {f"{module}/{get_default_cassette_name(None, name)}.yaml" for module, name in names}
-    assert expected
-    assert {str(path.relative_to(FOLDER / "cassettes")) for path in CASSETTES} == expected
-
-
-def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Pytest over a folder of recorded tests, with the project's settings and the tests' helpers."""
-    tests = FOLDER.parent
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", str(folder), "-c", str(tests.parent / "pyproject.toml"), "-q", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=tests,
-        env={**os.environ, "PYTHONPATH": str(tests), "PYTEST_XDIST_WORKER": ""},
-    )
+def test_every_recorded_test_has_its_cassette_and_none_is_left_over(cassettes_of_collected: set[str]) -> None:
+    modules = {name.partition("/")[0] for name in cassettes_of_collected}
+    there = {str(path.relative_to(FOLDER / "cassettes")) for path in CASSETTES}
+    assert {name for name in there if name.partition("/")[0] in modules} == cassettes_of_collected
+    assert {name.partition("/")[0] for name in there} <= {path.stem for path in FOLDER.glob("test_*.py")}
 
 
 # How strict a replay is
 
 
-def test_p38_no_recorded_test_reaches_a_network() -> None:
-    """P38."""
+@pytest.mark.filterwarnings("ignore:A test tried to use")
+def test_p38_no_test_reaches_a_network() -> None:
+    """P38: a recorded test is blocked as any other; its cassette answers above the socket."""
     with pytest.raises(SocketBlockedError):
         socket.create_connection(("127.0.0.1", 9))
 
@@ -175,20 +163,16 @@ def test_p38_bodies_are_the_same_as_json_and_a_difference_is_shown() -> None:
 
 
 TAMPERED = """
+import httpx
 import pytest
-from langchain_core.messages import HumanMessage
 
-pytestmark = [pytest.mark.vcr, pytest.mark.scripted]
-QUESTION = "What colour has the boat?"
+pytestmark = pytest.mark.vcr
 
 @pytest.mark.parametrize("case", ["whole", "removed", "added", "missing", "swallowed"])
-def test_tampered(chat, case):
-    said = ["I have a boat.", "What colour has the boat?"]
-    if case == "swallowed":
-        said = ["I have a ship."]
-    for text in said:
+def test_tampered(case, provider):
+    for text in ["I have a ship."] if case == "swallowed" else ["I have a boat.", "What colour has it?"]:
         try:
-            chat("ft:gpt-4o-mini:scripted").invoke([HumanMessage(text)])
+            httpx.post(f"{provider.base_url}/chat/completions", json={"text": text})
         except Exception:
             if case != "swallowed":
                 raise
@@ -196,7 +180,7 @@ def test_tampered(chat, case):
 
 
 def test_p38_a_cassette_that_is_used_in_part_or_lacks_something_fails_its_test(tmp_path: Path) -> None:
-    """P38: in a folder of its own, with tests whose cassettes were tampered with; a test that says nothing fails too."""
+    """P38: in a folder of its own, with cassettes that were tampered with; a test that says nothing fails too."""
     folder = tmp_path / "recorded"
     folder.mkdir()
     for name in ("conftest.py", "cassettes.py"):
@@ -205,16 +189,22 @@ def test_p38_a_cassette_that_is_used_in_part_or_lacks_something_fails_its_test(t
     writer = ReadableYaml(SCRIPTED)
     shelf = folder / "cassettes" / "test_tampered"
     shelf.mkdir(parents=True)
-    first, second, third = (_answered(text) for text in ("I have a boat.", "What colour has the boat?", "Never asked."))
+    first, second, third = map(_answered, ("I have a boat.", "What colour has it?", "Who are you?"))
     for case, kept in {
         "whole": [first, second],
         "removed": [first],
         "added": [first, second, third],
-        "swallowed": [first],
+        "swallowed": [first],  # by a client that makes something else of the error
     }.items():
         written = writer.serialize({"version": 1, "interactions": kept})
         (shelf / f"test_tampered[{case}].yaml").write_text(written, encoding="utf-8")
-    ran = pytest_in(folder, "-p", "no:cacheprovider", "-rA", "-n", "0")
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", str(folder), "-c", str(TESTS.parent / "pyproject.toml"), "-n0", "-rA"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=TESTS,
+    )
     found = re.findall(r"^(PASSED|FAILED|ERROR) \S*\[(\w+)\]", ran.stdout, re.MULTILINE)
     outcomes = {case: outcome for outcome, case in found}
     assert outcomes == {
@@ -222,26 +212,14 @@ def test_p38_a_cassette_that_is_used_in_part_or_lacks_something_fails_its_test(t
     }, ran.stdout  # fmt: skip
     assert "Never asked, but in the cassette" in ran.stdout
     assert "There is no cassette" in ran.stdout
-    assert re.search(r"-\s*\"content\": \"I have a boat\.\".*\n.*\+\s*\"content\": \"I have a ship\.\"", ran.stdout)
+    assert re.search(r"-\s*\"text\": \"I have a boat\.\"\n\+\s*\"text\": \"I have a ship\.\"", ran.stdout)
     assert "record.py" in ran.stdout
 
 
 def _answered(text: str) -> dict[str, Any]:
-    """An interaction as a client of the OpenAI protocol makes it."""
-    asked = {"messages": [{"content": text, "role": "user"}], "model": "ft:gpt-4o-mini:scripted"}
-    said = {"index": 0, "message": {"role": "assistant", "content": "I do not know."}, "finish_reason": "stop"}
-    answer = {"id": "chatcmpl-0", "object": "chat.completion", "created": 0, "model": "scripted", "choices": [said]}
     kind = {"content-type": ["application/json"]}
+    uri = f"{BASE_URL}/chat/completions"
     return {
-        "request": {
-            "method": "POST",
-            "uri": f"{BASE_URL}/chat/completions",
-            "body": json.dumps(asked),
-            "headers": kind,
-        },
-        "response": {
-            "status": {"code": 200, "message": "OK"},
-            "headers": kind,
-            "body": {"string": json.dumps(answer)},
-        },
+        "request": {"method": "POST", "uri": uri, "body": json.dumps({"text": text}), "headers": kind},
+        "response": {"status": {"code": 200, "message": "OK"}, "headers": kind, "body": {"string": "{}"}},
     }

@@ -1,4 +1,4 @@
-"""What becomes of memory when a provider fails: nothing is changed, the receipt says so, and hardly anything is retried.
+"""What becomes of memory when a provider fails: nothing is changed, the receipt says so, one more try at most.
 
 The cassettes are recorded from a scripted server (``scripted_server.py``) that fails when a model's name says so, since
 no provider fails when asked. Where no answer came (it was late, the connection broke) the cassette names the exception
