@@ -183,7 +183,7 @@ def test_p38_a_cassette_that_is_used_in_part_or_lacks_something_fails_its_test(t
     """P38: in a folder of its own, with cassettes that were tampered with; a test that says nothing fails too."""
     folder = tmp_path / "recorded"
     folder.mkdir()
-    for name in ("conftest.py", "cassettes.py"):
+    for name in ("conftest.py", "cassettes.py", "recorded_helpers.py"):
         shutil.copy(FOLDER / name, folder)
     (folder / "test_tampered.py").write_text(TAMPERED, encoding="utf-8")
     writer = ReadableYaml(SCRIPTED)

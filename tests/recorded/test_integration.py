@@ -6,8 +6,6 @@ properties that hold whoever answers, and say nothing of how well a model manage
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessageChunk, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langgraph.checkpoint.memory import InMemorySaver
+from recorded_helpers import ALWAYS, Client, OpenManager, asked, receipt_of, run_of, state
 from strategies import Clock
 from vcr.cassette import Cassette
 
@@ -39,7 +38,6 @@ from memory_integrations.manager_chain import ManagerReply
 
 pytestmark = pytest.mark.vcr
 
-ALWAYS = ShortTermPolicy(manage_above_tokens=0, min_entries=2)
 LONG = (
     "The old town of Lisbon near the river is a beautiful place to live in. People have lived there for a very long "
     "time, and many of the houses are covered with tiles, which are painted by hand and tell stories of ships and of "
@@ -55,28 +53,11 @@ TALK = [
     ("user", "What did I say about Lisbon?"),
 ]
 
-Client = Callable[..., Any]
-OpenManager = Callable[..., MemoryManager]
-ReceiptOf = Callable[[MemoryManager], ManagementReceipt]
-
 
 def told(memory: MemoryManager, talk: list[tuple[str, str]] = TALK) -> MemoryManager:
     for i, (role, text) in enumerate(talk, 1):
         memory.short_term.add_message(Message(role, text, id=f"m{i}"))
     return memory
-
-
-def state(memory: MemoryManager) -> tuple[Any, dict[str, Any]]:
-    return memory.short_term.entries, memory.features.all()
-
-
-def run_of(user: str, thread: str) -> dict[str, Any]:
-    return {"configurable": {"user_id": user, "thread_id": thread}}
-
-
-def asked(cassette: Cassette) -> list[dict[str, Any]]:
-    """What was asked, as JSON."""
-    return [json.loads(request.body) for request in cassette.requests]
 
 
 # Embedding and search
@@ -116,9 +97,7 @@ async def test_search_works_in_an_event_loop(manager: OpenManager, embeddings: C
 # Management
 
 
-def test_a_model_manages_and_undo_brings_everything_back(
-    manager: OpenManager, client: Client, receipt_of: ReceiptOf
-) -> None:
+def test_a_model_manages_and_undo_brings_everything_back(manager: OpenManager, client: Client) -> None:
     memory = told(manager(llm_client=client(), short_term_policy=ALWAYS))
     memory.set_fact("employer", "a bakery")
     before = state(memory)
@@ -167,7 +146,7 @@ def test_managing_in_the_background_is_done_when_flush_returns(manager: OpenMana
     assert "Hello there!" not in [entry.content for entry in memory.short_term.entries]
 
 
-def test_decisions_may_come_as_a_tool_call(manager: OpenManager, chat: Client, receipt_of: ReceiptOf) -> None:
+def test_decisions_may_come_as_a_tool_call(manager: OpenManager, chat: Client) -> None:
     by_call = chat().with_structured_output(ManagerReply, method="function_calling", include_raw=True)
     memory = told(manager(short_term_policy=ALWAYS))
     memory.manager = build_manager_chain(by_call)
@@ -177,7 +156,7 @@ def test_decisions_may_come_as_a_tool_call(manager: OpenManager, chat: Client, r
     assert memory.get_fact("city") == "Lisbon"
 
 
-def test_decisions_may_come_as_plain_text(manager: OpenManager, chat: Client, receipt_of: ReceiptOf) -> None:
+def test_decisions_may_come_as_plain_text(manager: OpenManager, chat: Client) -> None:
     memory = told(manager(llm_client=chat() | StrOutputParser(), short_term_policy=ALWAYS))
     receipt = receipt_of(memory)
     assert (receipt.failed, receipt.calls) == (None, 1)
@@ -187,9 +166,7 @@ def test_decisions_may_come_as_plain_text(manager: OpenManager, chat: Client, re
 # Fact extraction
 
 
-def test_facts_are_what_the_user_said_with_their_provenance(
-    manager: OpenManager, client: Client, receipt_of: ReceiptOf
-) -> None:
+def test_facts_are_what_the_user_said_with_their_provenance(manager: OpenManager, client: Client) -> None:
     memory = told(manager(llm_client=client(), short_term_policy=ALWAYS))
     receipt_of(memory)
     facts = memory.features.all()
@@ -204,7 +181,7 @@ def test_facts_are_what_the_user_said_with_their_provenance(
 
 
 def test_a_fact_that_holds_no_longer_is_removed_and_its_history_stays(
-    manager: OpenManager, client: Client, receipt_of: ReceiptOf, clock: Clock
+    manager: OpenManager, client: Client, clock: Clock
 ) -> None:
     memory = manager(llm_client=client(), short_term_policy=ALWAYS)
     memory.set_fact("employer", "the bakery")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,13 +16,12 @@ import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
+from recorded_helpers import ALWAYS, Client, OpenManager, asked, receipt_of, run_of
 from strategies import Clock
 from vcr.cassette import Cassette
 
 from memory_integrations import (
     ManagementPlan,
-    ManagementReceipt,
-    MemoryManager,
     MemoryScope,
     Message,
     Promote,
@@ -33,17 +31,6 @@ from memory_integrations import (
 from memory_integrations.langchain import MemoryMiddleware, build_manager_chain, memory_prompt, memory_tools
 
 pytestmark = pytest.mark.vcr
-
-ALWAYS = ShortTermPolicy(manage_above_tokens=0, min_entries=2)
-
-Client = Callable[..., Any]
-OpenManager = Callable[..., MemoryManager]
-ReceiptOf = Callable[[MemoryManager], ManagementReceipt]
-
-
-def asked(cassette: Cassette) -> list[dict[str, Any]]:
-    """What was asked, as JSON."""
-    return [json.loads(request.body) for request in cassette.requests]
 
 
 def sent(cassette: Cassette) -> str:
@@ -65,7 +52,7 @@ UNICODE = [
 
 
 def test_any_script_reaches_the_model_and_comes_back_as_facts(
-    manager: OpenManager, client: Client, receipt_of: ReceiptOf, vcr: Cassette
+    manager: OpenManager, client: Client, vcr: Cassette
 ) -> None:
     memory = manager(llm_client=client(), short_term_policy=ALWAYS)
     for text in UNICODE:
@@ -92,7 +79,7 @@ def test_vectors_of_any_script_are_found_again(manager: OpenManager, embeddings:
 
 
 def test_a_very_long_conversation_is_one_request_that_fits(
-    manager: OpenManager, client: Client, receipt_of: ReceiptOf, counter: TokenCounter, vcr: Cassette
+    manager: OpenManager, client: Client, counter: TokenCounter, vcr: Cassette
 ) -> None:
     policy = ShortTermPolicy(max_tokens=600, manage_above_tokens=0)
     memory = manager(llm_client=client(), short_term_policy=policy)
@@ -111,7 +98,7 @@ def test_a_very_long_conversation_is_one_request_that_fits(
 
 
 def test_rapid_updates_leave_the_latest_fact_and_the_whole_history(
-    manager: OpenManager, client: Client, receipt_of: ReceiptOf, clock: Clock
+    manager: OpenManager, client: Client, clock: Clock
 ) -> None:
     memory = manager(llm_client=client(), short_term_policy=ALWAYS)
     cities = ["Lisbon", "Porto", "Faro", "Braga", "Lisbon"]
@@ -179,8 +166,7 @@ async def test_agents_that_run_at_once_answer_their_own_users(manager: OpenManag
 
     async def ask(user: str) -> str:
         async with turn:
-            run: Any = {"configurable": {"user_id": user, "thread_id": f"of {user}"}}
-            told = await agent.ainvoke({"messages": [HumanMessage("Where do I live?")]}, run)
+            told = await agent.ainvoke({"messages": [HumanMessage("Where do I live?")]}, run_of(user, f"of {user}"))
             return str(told["messages"][-1].text)
 
     answers = await asyncio.gather(*map(ask, cities))
@@ -259,9 +245,7 @@ def test_the_right_memory_is_among_the_first_two(manager: OpenManager, embedding
 # Scope isolation
 
 
-def test_nothing_of_one_user_is_asked_for_another(
-    manager: OpenManager, client: Client, receipt_of: ReceiptOf, vcr: Cassette
-) -> None:
+def test_nothing_of_one_user_is_asked_for_another(manager: OpenManager, client: Client, vcr: Cassette) -> None:
     root = manager("global", llm_client=client(), short_term_policy=ALWAYS)
     secrets = {"ann": "heron", "bob": "walrus", "ann/session:s": "badger"}
     for user, secret in secrets.items():
@@ -293,9 +277,7 @@ def test_many_messages_are_few_requests(manager: OpenManager, embeddings: Client
 
 
 @pytest.mark.scripted
-def test_a_fallback_takes_over_from_a_provider_that_fails(
-    manager: OpenManager, chat: Client, receipt_of: ReceiptOf, vcr: Cassette
-) -> None:
+def test_a_fallback_takes_over_from_a_provider_that_fails(manager: OpenManager, chat: Client, vcr: Cassette) -> None:
     memory = manager(short_term_policy=ALWAYS)
     failing, working = chat("ft:gpt-4o-mini:scripted-500"), chat("ft:gpt-4o-mini:scripted")
     memory.manager = build_manager_chain(failing).with_fallbacks([build_manager_chain(working)])
@@ -312,7 +294,6 @@ def test_what_the_user_said_survives_an_agents_failing_model(manager: OpenManage
     agent = create_agent(
         chat("ft:gpt-4o-mini:scripted-500"), middleware=[MemoryMiddleware(memory)], checkpointer=InMemorySaver()
     )
-    run: Any = {"configurable": {"user_id": "ann", "thread_id": "monday"}}
     with pytest.raises(Exception, match="Something failed here"):
-        agent.invoke({"messages": [HumanMessage("The code word is heron.")]}, run)
+        agent.invoke({"messages": [HumanMessage("The code word is heron.")]}, run_of("ann", "monday"))
     assert "heron" in memory.for_scope("user:ann").search_long_term("code word")[0].text
