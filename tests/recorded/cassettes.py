@@ -116,25 +116,35 @@ def _only(headers: dict[str, Any], allowed: frozenset[str]) -> dict[str, Any]:
 
 
 def same_json(asked: Request, recorded: Request) -> None:
-    """Bodies are the same as JSON; where they are not, say in which lines."""
-    now, then = json.loads(asked.body), json.loads(recorded.body)
-    if now != then:
-        told = unified_diff(_lines(then), _lines(now), "recorded", "asked now", lineterm="", n=1)
-        raise AssertionError("\n".join(told))
+    """Bodies are the same as JSON."""
+    if json.loads(asked.body) != json.loads(recorded.body):
+        raise AssertionError(difference(asked, recorded))
 
 
-def _lines(value: Any) -> list[str]:
-    return json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True).replace("\\n", "\n").split("\n")
+def difference(asked: Request, recorded: Request) -> str:
+    """The lines in which two bodies differ."""
+    return "\n".join(unified_diff(_lines(recorded), _lines(asked), "recorded", "asked now", lineterm="", n=1))
+
+
+def _lines(request: Request) -> list[str]:
+    told = json.dumps(json.loads(request.body), ensure_ascii=False, indent=1, sort_keys=True)
+    return told.replace("\\n", "\n").split("\n")
+
+
+def _unanswered(asked: Request, cassette: Cassette) -> str:
+    left = [recorded for i, recorded in enumerate(cassette.requests) if not cassette.play_counts[i]]
+    told = min((difference(asked, recorded) for recorded in left), key=len, default="Nothing is left in it.")
+    return f"The cassette has no answer to this {asked.method} {asked.path}; of what is left in it the closest:\n{told}"
 
 
 def complaints(cassette: Cassette, unmatched: list[str]) -> list[str]:
     """What is wrong with the way a test used its cassette: nothing, where each answer was played once."""
-    told = list(unmatched)
     if not len(cassette):
-        told.append("There is no cassette, or nothing in it.")
+        return ["There is no cassette, or nothing in it.", *unmatched]
+    if unmatched:
+        return unmatched
     unused = [request for i, request in enumerate(cassette.requests) if not cassette.play_counts[i]]
-    told += [f"Never asked, but in the cassette: {request.uri}\n{request.body!r:.2000}" for request in unused]
-    return told
+    return [f"Never asked, but in the cassette: {request.uri}, {request.body[-500:]!r}" for request in unused]
 
 
 # Answers that never came
@@ -153,7 +163,7 @@ def watched(cassette: Cassette) -> Iterator[list[str]]:
 
     def noted(request: httpx.Request, error: Exception) -> None:
         if isinstance(error, CannotOverwriteExistingCassetteException):
-            unmatched.append(str(error))
+            unmatched.append(_unanswered(error.failed_request, cassette))
         elif isinstance(error, httpx.TransportError):
             body = {"string": str(error).encode()}
             status = {"code": 599, "message": type(error).__name__}

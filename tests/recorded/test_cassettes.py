@@ -20,6 +20,7 @@ import pytest
 import yaml
 from cassettes import BASE_URL, REQUEST_HEADERS, RESPONSE_HEADERS, SCRIPTED, ReadableYaml, same_json
 from pytest_socket import SocketBlockedError
+from scripted_server import CREATED
 from vcr.request import Request
 from vcr.serialize import deserialize, serialize
 
@@ -118,7 +119,7 @@ def test_p38_ids_and_times_of_the_scripted_server_are_the_same_at_each_recording
             answer = found["response"]["body"].get("json")
             if isinstance(answer, dict) and "id" in answer:
                 assert re.fullmatch(r"chatcmpl-[0-9a-f]{24}", answer["id"])
-                assert answer["created"] == 1_714_564_800
+                assert answer["created"] == CREATED
 
 
 def test_there_are_enough_of_them_and_they_are_small() -> None:
