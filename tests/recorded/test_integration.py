@@ -136,6 +136,17 @@ async def test_the_model_is_awaited(manager: OpenManager, client: Client) -> Non
     assert receipt.decisions
 
 
+def test_a_model_may_be_given_by_its_name(
+    manager: OpenManager, chat: Client, provider: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that is made of a name finds its address and its key in the environment."""
+    monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", provider.api_key)
+    memory = told(manager(llm_client=f"openai:{chat().model_name}", short_term_policy=ALWAYS))
+    assert receipt_of(memory).failed is None
+    assert "Lisbon" in memory.features.all().values()
+
+
 def test_managing_in_the_background_is_done_when_flush_returns(manager: OpenManager, chat: Client) -> None:
     policy = ShortTermPolicy(manage_above_tokens=0, manage_every_n_turns=2)
     memory = manager(llm_client=chat(), short_term_policy=policy, manage_in_background=True)
