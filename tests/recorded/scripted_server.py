@@ -26,7 +26,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
-from langchain_core.messages import AIMessage, convert_to_messages
+from langchain_core.messages import convert_to_messages
 
 from memory_integrations.statements import statements
 from memory_integrations.testing import StandInChatModel
@@ -139,7 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _fault(model: str) -> str:
-    return model.rpartition("scripted")[2].removeprefix("-")
+    name = model.rpartition("scripted-")[2]
+    return name if name in FAULTS else ""
 
 
 # Chat
@@ -198,13 +199,12 @@ def _said(asked: Mapping[str, Any], digest: str) -> tuple[dict[str, Any], dict[s
             }
             for i, (name, args) in enumerate(calls)
         ]
-    spent = _tokens(AIMessage(prompt))
-    made = _tokens(AIMessage(f"{content}{calls}"))
+    spent, made = _tokens(prompt), _tokens(f"{content}{calls}")
     return said, {"prompt_tokens": spent, "completion_tokens": made, "total_tokens": spent + made}
 
 
-def _tokens(message: AIMessage) -> int:
-    return len(re.findall(r"\w+|[^\w\s]", message.text))
+def _tokens(text: str) -> int:
+    return len(re.findall(r"\w+|[^\w\s]", text))
 
 
 def _stream(answer: Mapping[str, Any], asked: Mapping[str, Any], fault: str) -> str:
@@ -322,7 +322,7 @@ def _refused(schema: Any, path: tuple[str, ...]) -> str | None:
 def _embedded(asked: Mapping[str, Any]) -> dict[str, Any]:
     texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
     rows = [{"object": "embedding", "index": i, "embedding": _vector(text)} for i, text in enumerate(texts)]
-    spent = sum(_tokens(AIMessage(text)) for text in texts)
+    spent = sum(map(_tokens, texts))
     usage = {"prompt_tokens": spent, "total_tokens": spent}
     return {"object": "list", "model": asked["model"], "data": rows, "usage": usage}
 

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from cassettes import BASE_URL, REQUEST_HEADERS, RESPONSE_HEADERS, SCRIPTED, ReadableYaml, same_json
 from pytest_socket import SocketBlockedError
-from scripted_server import CREATED
+from scripted_server import CREATED, FAULTS
 from vcr.request import Request
 from vcr.serialize import deserialize, serialize
 
@@ -125,6 +125,12 @@ def test_p38_ids_and_times_of_the_scripted_server_are_the_same_at_each_recording
 def test_there_are_enough_of_them_and_they_are_small() -> None:
     assert len(CASSETTES) >= LEAST
     assert sum(path.stat().st_size for path in CASSETTES) < MOST_BYTES
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_of_the_scripted_server_was_met(fault: str) -> None:
+    asked = {found["request"]["body"]["json"]["model"] for path in CASSETTES for found in interactions(path)}
+    assert f"ft:gpt-4o-mini:scripted-{fault}" in asked
 
 
 # Which tests they belong to
