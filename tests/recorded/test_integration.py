@@ -238,6 +238,7 @@ def test_an_agent_forgets_a_fact_by_a_tool_call(manager: OpenManager, chat: Clie
     assert called[0]["tool_calls"][0]["function"]["name"] == "forget_fact"
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # of the openai client, about its own answer
 async def test_an_agent_streams_and_its_managers_words_stay_out_of_the_stream(
     manager: OpenManager, chat: Client
 ) -> None:
