@@ -232,9 +232,11 @@ class MemoryCollection:
         from memory_integrations.embeddings import embedding_name, embedding_size
 
         assert self.sparse  # a language that is not known raises here, before anything is recorded
+        with embedding():
+            size = embedding_size(self.dense)
         return {
             "embedding": embedding_name(self.dense),
-            "embedding_size": embedding_size(self.dense),
+            "embedding_size": size,
             "language": self.language or "none",
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableLambda
+from pydantic import ValidationError
 
 from memory_integrations.errors import ManagementError
 
@@ -66,11 +68,18 @@ def answer_of(output: Any) -> Any:
     return output
 
 
+def unreadable_errors() -> tuple[type[Exception], ...]:
+    """What clients themselves raise over an answer that is not of the schema, cut off or withheld."""
+    openai = sys.modules.get("openai")  # loaded where a model is its
+    names = ("LengthFinishReasonError", "ContentFilterFinishReasonError")
+    return ValidationError, *(getattr(openai, name) for name in names if hasattr(openai, name))
+
+
 def usage_of(output: Any) -> dict[str, int]:
-    """The tokens that an answer took, where the model says so."""
+    """The tokens that an answer took, where the model says so, or the error that a client made of it."""
     if isinstance(output, dict) and "raw" in output:
         output = output["raw"]
-    usage = getattr(output, "usage_metadata", None) or {}
+    usage = getattr(output, "usage_metadata", None) or _openai_usage(getattr(output, "completion", None)) or {}
     return {name: usage[name] for name in ("input_tokens", "output_tokens") if isinstance(usage.get(name), int)}
 
 
@@ -95,7 +104,7 @@ def _of_llama_index(llm: Any) -> Runnable[Any, Any]:
         return [ChatMessage(role=_ROLES.get(message.type, "user"), content=message.text) for message in messages]
 
     def said(response: Any) -> AIMessage:
-        return AIMessage(response.message.content or "", usage_metadata=_llama_index_usage(response))
+        return AIMessage(response.message.content or "", usage_metadata=_openai_usage(getattr(response, "raw", None)))
 
     def chat(prompt: Any) -> AIMessage:
         return said(llm.chat(asked(prompt)))
@@ -106,9 +115,9 @@ def _of_llama_index(llm: Any) -> Runnable[Any, Any]:
     return RunnableLambda(chat, achat, name=type(llm).__name__)
 
 
-def _llama_index_usage(response: Any) -> Any:
-    """What an OpenAI-like raw response says of tokens; None where it says nothing."""
-    usage = getattr(getattr(response, "raw", None), "usage", None)
+def _openai_usage(completion: Any) -> Any:
+    """What an OpenAI-like completion says of tokens; None where it says nothing."""
+    usage = getattr(completion, "usage", None)
     spent, made = (getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
     if not isinstance(spent, int) or not isinstance(made, int):
         return None

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any, Literal
 
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from memory_integrations.decisions import Delete, Keep, Skipped
 from memory_integrations.delimiters import as_data
-from memory_integrations.llms import answer_of, as_runnable, structured, usage_of
+from memory_integrations.llms import answer_of, as_runnable, structured, unreadable_errors, usage_of
 from memory_integrations.manager_prompts import FORMAT, HUMAN, STRUCTURED, SYSTEM
 from memory_integrations.messages import transcript_line
 from memory_integrations.plans import ManagementPlan, ManagementRequest, planned
@@ -26,7 +27,17 @@ NOSTREAM = "nostream"
 """The tag by which LangGraph keeps a model's tokens out of the user's stream."""
 
 
-class EntryDecision(BaseModel):
+def _without_defaults(schema: dict[str, Any]) -> None:
+    """Some hosts refuse a strict schema that has defaults; there every field is required anyway."""
+    for field in schema.get("properties", {}).values():
+        field.pop("default", None)
+
+
+class _Described(BaseModel):
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
+
+
+class EntryDecision(_Described):
     """What becomes of an entry."""
 
     id: str = Field(description="The entry's name, such as e3.")
@@ -35,18 +46,18 @@ class EntryDecision(BaseModel):
     reason: str = ""
 
 
-class FactChange(BaseModel):
+class FactChange(_Described):
     """What becomes of a fact about the user."""
 
     op: Literal["SET", "REMOVE"]
     key: str = Field(description="A short name in snake_case, or that of a known fact.")
     value: str | bool | float | list[str] | None = Field(None, description="For SET: what holds now.")
     source: str = Field(alias="from", description="The entry in which the user says so, such as e3.")
-    confidence: float = Field(0.8, ge=0, le=1)
+    confidence: float = Field(0.8, description="How sure it is, from 0 to 1.")
     reason: str = ""
 
 
-class ManagerReply(BaseModel):
+class ManagerReply(_Described):
     """What becomes of the entries and facts; those that are not named stay."""
 
     decisions: list[EntryDecision] = Field(default_factory=list)
@@ -83,12 +94,18 @@ def build_manager_chain(
     model = as_runnable(llm)
     by_schema = structured(model, ManagerReply)
     plain = _asking(template.partial(format=FORMAT), model)
-    if by_schema is None:
-        ask = plain.with_fallbacks([plain], exceptions_to_handle=(UnreadableReplyError,), exception_key="unread")
-    else:
-        ask = _asking(template.partial(format=STRUCTURED), by_schema).with_fallbacks(
-            [plain], exceptions_to_handle=(UnreadableReplyError, NotImplementedError), exception_key="unread"
-        )
+    first = plain if by_schema is None else _asking(template.partial(format=STRUCTURED), by_schema)
+    # Where the second answer cannot be read either, the error is the reply: raised, it would be the first one's.
+    again = plain.with_fallbacks(
+        [RunnableLambda(itemgetter("error"), name="give_up")],
+        exceptions_to_handle=(UnreadableReplyError,),
+        exception_key="error",
+    )
+    ask = first.with_fallbacks(
+        [again],
+        exceptions_to_handle=(UnreadableReplyError, NotImplementedError, *unreadable_errors()),
+        exception_key="unread",
+    )
 
     def prepare(request: ManagementRequest) -> dict[str, Any]:
         if policy is not None:
@@ -99,6 +116,8 @@ def build_manager_chain(
 
     def finish(asked: dict[str, Any]) -> ManagementPlan:
         request, reply = asked["request"], asked["reply"]
+        if isinstance(reply, UnreadableReplyError):
+            return _failed(request, str(reply), Reply((), (), reply.usage, reply.calls))
         proposed, unread = as_decisions(reply, asked["aliases"], list(request.facts))
         if unread and not proposed:
             return _failed(request, f"no part of the answer is a decision: {unread[0].why}", reply)
@@ -112,14 +131,8 @@ def build_manager_chain(
             usage=reply.usage,
         )
 
-    def give_up(asked: dict[str, Any]) -> ManagementPlan:
-        error: UnreadableReplyError = asked["error"]
-        return _failed(asked["request"], str(error), Reply((), (), error.usage, 2))
-
     answered = RunnablePassthrough.assign(reply=ask) | RunnableLambda(finish, name="validate")
-    chain = RunnableLambda(prepare, name="prepare") | answered.with_fallbacks(
-        [RunnableLambda(give_up, name="give_up")], exceptions_to_handle=(UnreadableReplyError,), exception_key="error"
-    )
+    chain = RunnableLambda(prepare, name="prepare") | answered
     return chain.with_config(run_name="memory_manager")
 
 
@@ -130,15 +143,16 @@ def _asking(template: ChatPromptTemplate, model: Runnable[Any, Any]) -> Runnable
 
 
 def _read(asked: Mapping[str, Any]) -> Reply:
-    usage = usage_of(asked["output"])
+    usage, calls = usage_of(asked["output"]), 1
     unread = asked.get("unread")
-    if isinstance(unread, UnreadableReplyError):
-        usage = {name: usage.get(name, 0) + unread.usage.get(name, 0) for name in {**usage, **unread.usage}}
+    if unread is not None and not isinstance(unread, NotImplementedError):
+        before = unread.usage if isinstance(unread, UnreadableReplyError) else usage_of(unread)
+        usage, calls = {name: usage.get(name, 0) + before.get(name, 0) for name in {**usage, **before}}, 2
     try:
         reply = read_reply(answer_of(asked["output"]))
     except UnreadableReplyError as error:
-        raise UnreadableReplyError(str(error), usage) from None
-    return replace(reply, usage=usage, calls=2 if isinstance(unread, UnreadableReplyError) else 1)
+        raise UnreadableReplyError(str(error), usage, calls) from None
+    return replace(reply, usage=usage, calls=calls)
 
 
 def _shown(request: ManagementRequest, aliases: Mapping[str, Entry], settled: Sequence[Delete]) -> dict[str, str]:

@@ -32,11 +32,13 @@ class UnreadableReplyError(ManagementError):
 
     Attributes:
         usage: Tokens that it took all the same.
+        calls: Model calls that it took.
     """
 
-    def __init__(self, message: str, usage: Mapping[str, int] | None = None) -> None:
+    def __init__(self, message: str, usage: Mapping[str, int] | None = None, calls: int = 1) -> None:
         super().__init__(message)
         self.usage = dict(usage or {})
+        self.calls = calls
 
 
 @dataclass(frozen=True, slots=True)

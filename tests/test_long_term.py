@@ -223,6 +223,17 @@ def test_any_langchain_embedding_plugs_in(tmp_path: Path) -> None:
         assert "lighthouse" in texts(memory, "Where is the lighthouse?")[0]
 
 
+def test_an_embedding_that_fails_at_the_first_opening_is_an_error_of_ours(tmp_path: Path) -> None:
+    class Down(Other):
+        def embed_query(self, text: str) -> list[float]:
+            raise ConnectionError("down")
+
+    with MemoryManager("user:a", data_dir=tmp_path, embeddings=Down()) as memory:
+        with pytest.raises(StoreUnavailableError, match="down"):
+            memory.add_turn("hello there", "general")
+        assert memory.short_term.entries == []
+
+
 def test_p28_another_embedding_is_refused_by_name_and_size(tmp_path: Path) -> None:
     with MemoryManager("user:a", data_dir=tmp_path) as memory:
         memory.add_turn("hello there", "general")

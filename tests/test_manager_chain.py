@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -598,6 +599,31 @@ def test_a_schema_that_is_not_filled_in_is_asked_for_in_plain_text(manager: Open
     model = Structured(args={"nothing": 1}, text=json.dumps(GOOD), bound=[])
     receipt = receipt_of(told(manager(model)))
     assert (receipt.failed, receipt.calls, receipt.usage) == (None, 2, {"input_tokens": 22, "output_tokens": 14})
+
+
+def test_two_answers_that_cannot_be_read_cost_what_both_cost(manager: OpenManager) -> None:
+    model = Structured(args={"nothing": 1}, text="I am not sure.", bound=[])
+    receipt = receipt_of(told(manager(model)))
+    assert receipt.failed
+    assert (receipt.calls, receipt.usage) == (2, {"input_tokens": 22, "output_tokens": 14})
+
+
+def test_what_a_client_raises_over_a_bad_answer_is_an_answer_that_cannot_be_read(manager: OpenManager) -> None:
+    """OpenAI's client reads the schema itself, and raises instead of giving the answer."""
+
+    class Strict(Structured):
+        def with_structured_output(self, schema: Any, **kwargs: Any) -> Any:
+            return RunnableLambda(lambda _: ManagerReply.model_validate_json("I am not sure."))
+
+    receipt = receipt_of(told(manager(Strict(args=None, text=json.dumps(GOOD), bound=[]))))
+    assert (receipt.failed, receipt.calls, len(receipt.decisions)) == (None, 2, 4)
+
+
+def test_the_schema_has_no_defaults_and_no_limits() -> None:
+    """Hosts refuse them in a strict schema; a value out of bounds would spoil the whole answer."""
+    assert not {'"default"', '"minimum"', '"maximum"'} & set(
+        re.findall(r'"\w+"', json.dumps(ManagerReply.model_json_schema()))
+    )
 
 
 def test_a_plain_chat_model_a_function_and_a_llama_index_model(manager: OpenManager) -> None:
