@@ -79,7 +79,7 @@ def validate(
 
     Unknown entries are skipped; the latest ``min_entries``, pinned and system entries are neither deleted nor
     compressed; a compression is shorter in tokens and says what the entry says; facts are what users say, with a key
-    and a value; an entry is deleted or compressed once.
+    and a value; an entry is deleted or compressed once; a tool call and its results go together or stay.
 
     Args:
         proposed: The decisions, in order.
@@ -100,7 +100,29 @@ def validate(
         accepted.append(decision)
         if isinstance(decision, Delete | Compress):
             changed.add(decision.entry_id)
+    torn = _torn({decision.entry_id for decision in accepted if isinstance(decision, Delete)}, entries)
+    if torn:
+        whole = [one for one in accepted if not (isinstance(one, Delete) and one.entry_id in torn)]
+        skipped += [
+            Skipped(one, "a tool call and its results go together or stay") for one in accepted if one not in whole
+        ]
+        accepted = whole
     return accepted, skipped
+
+
+def _torn(deleted: Collection[str], entries: Sequence[Entry]) -> set[str]:
+    """Of what is deleted, the tool calls and results of which a part would stay."""
+    if not deleted:
+        return set()
+    exchanges: dict[str, set[str]] = {}
+    calls: dict[str, str] = {}  # the latest message that made a call, by the call
+    for entry in entries:
+        if entry.message.tool_calls:
+            exchanges[entry.id] = {entry.id}
+            calls |= {call.id: entry.id for call in entry.message.tool_calls}
+        elif entry.role == "tool" and entry.message.tool_call_id in calls:
+            exchanges[calls[entry.message.tool_call_id]].add(entry.id)
+    return {id_ for parts in exchanges.values() if not parts <= set(deleted) for id_ in parts}
 
 
 def _objection(
@@ -159,6 +181,19 @@ def says_what(compressed: str, original: str) -> bool:
 
 def _is_telling(word: str) -> bool:
     return len(word) >= _TELLING or not word.isalpha() or _WIDE.match(word) is not None
+
+
+def states(value: Any, text: str) -> bool:
+    """Whether a text says a value, as far as its words show: at least half of them, of each text in it.
+
+    Numbers and truth values may be said in any words.
+    """
+    if isinstance(value, list | tuple):
+        return all(states(item, text) for item in value)
+    if isinstance(value, dict):
+        return all(states(item, text) for item in value.values())
+    words = _beginnings(value) if isinstance(value, str) else set()
+    return not words or 2 * len(words & _beginnings(text)) >= len(words)
 
 
 def _beginnings(text: str) -> set[str]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from html import escape
 from typing import Any, Protocol
 
-from memory_integrations.decisions import Compress, Decision, Delete, Forget, Keep, Promote, Skipped, validate
+from memory_integrations.decisions import Compress, Decision, Delete, Forget, Keep, Promote, Skipped, states, validate
 from memory_integrations.messages import transcript_line
 from memory_integrations.policies import Entry, ShortTermPolicy
 
@@ -140,7 +140,7 @@ def planned(
     """
     entries = request.entries
     accepted, refused = validate(proposed, entries, request.policy, count)
-    said = {entry.id: entry.created_at for entry in entries}
+    said = {entry.id: entry for entry in entries}
     decisions: list[Decision] = []
     for decision in accepted:
         why = _objection_to_fact(decision, request, said)
@@ -162,16 +162,19 @@ def planned(
     )
 
 
-def _objection_to_fact(decision: Decision, request: ManagementRequest, said: Mapping[str, datetime]) -> str | None:
+def _objection_to_fact(decision: Decision, request: ManagementRequest, said: Mapping[str, Entry]) -> str | None:
     if not isinstance(decision, Promote | Forget):
         return None
+    entry = said[decision.entry_id]
     changed = request.facts_changed.get(decision.key)
-    if changed is not None and changed > said[decision.entry_id]:
+    if changed is not None and changed > entry.created_at:
         return "the fact was changed after this was said"
     known = decision.key in request.facts
     if isinstance(decision, Forget):
         return None if known else "there is no such fact"
-    return "the fact is known already" if known and request.facts[decision.key] == decision.value else None
+    if known and request.facts[decision.key] == decision.value:
+        return "the fact is known already"
+    return None if states(decision.value, (entry.original or entry.message).text) else "the message does not say it"
 
 
 def applied(entries: Sequence[Entry], decisions: Iterable[Decision], count: Callable[[str], int]) -> list[Entry]:

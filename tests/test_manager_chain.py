@@ -431,19 +431,64 @@ def test_the_diff_shows_before_and_after_with_tokens(manager: OpenManager) -> No
 
 
 def test_the_diff_shows_the_tool_calls_of_a_message_without_text(manager: OpenManager) -> None:
-    memory = manager(Saying({"decisions": [{"id": "e2", "action": "DELETE"}]}))
+    gone = [{"id": "e2", "action": "DELETE"}, {"id": "e3", "action": "DELETE"}]
+    memory = manager(Saying({"decisions": gone}))
     call = ToolCall("c", "look", {"at": "x"})
     for message in (
         Message("user", "Look it up"),
         Message("assistant", "", tool_calls=(call,)),
         Message("tool", "found", tool_call_id="c"),
         Message("assistant", "There."),
+        Message("user", "Thank you."),
     ):
         memory.short_term.add_message(message)
     plan = memory.manage_short_term(dry_run=True)
     assert isinstance(plan, ManagementPlan)
-    assert str(plan.diff()).startswith("1 change, ")
+    assert str(plan.diff()).startswith("2 changes, ")
     assert "\n- [calls look({'at': 'x'})]" in str(plan.diff())
+
+
+@pytest.mark.parametrize("gone", [["e2"], ["e3"], ["e4"], ["e2", "e3"], ["e3", "e4"]])
+def test_p1_a_tool_call_and_its_results_go_together_or_stay(manager: OpenManager, gone: list[str]) -> None:
+    memory = manager(Saying({"decisions": [{"id": id_, "action": "DELETE"} for id_ in [*gone, "e1"]]}))
+    two = (ToolCall("a", "look", {}), ToolCall("b", "look", {}))
+    for message in (
+        Message("user", "Look it up, please."),
+        Message("assistant", "", tool_calls=two),
+        Message("tool", "found", tool_call_id="a"),
+        Message("tool", "found too", tool_call_id="b"),
+        Message("assistant", "There."),
+        Message("user", "Thank you."),
+    ):
+        memory.short_term.add_message(message)
+    receipt = receipt_of(memory)
+    assert len(receipt.decisions) == 1
+    assert {one.why for one in receipt.skipped} == {"a tool call and its results go together or stay"}
+    memory.manager = build_manager_chain(
+        Saying({"decisions": [{"id": id_, "action": "DELETE"} for id_ in ("e1", "e2", "e3")]})
+    )
+    assert len(receipt_of(memory).decisions) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "is_said"),
+    [
+        ("Lisbon", True),
+        ("the old town of Lisbon", True),
+        (["Lisbon"], True),
+        (True, True),
+        (2, True),
+        ("Oslo", False),
+        (["Lisbon", "Oslo"], False),
+        ("a baker in Oslo, Norway", False),
+    ],
+)
+def test_p18_a_model_invents_no_value(manager: OpenManager, value: Any, is_said: bool) -> None:
+    """The message that a fact is said to come from must say it."""
+    memory = told(manager(Saying({"facts": [{"op": "SET", "key": "home", "value": value, "from": "e3"}]})))
+    receipt = receipt_of(memory)
+    assert memory.get_fact("home") == (value if is_said else None)
+    assert [one.why for one in receipt.skipped] == ([] if is_said else ["the message does not say it"])
 
 
 # Compression can be taken back

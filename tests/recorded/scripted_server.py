@@ -1,6 +1,6 @@
 """An HTTP server that speaks OpenAI's protocol and is no model: every answer is made by plain rules.
 
-The recorded tests were recorded from it, since no hosted model can be reached from where they were written. It shows
+The recorded tests are recorded from it, and not from a model. It shows
 that our requests and the real clients fit together, and what becomes of answers and faults; of how well a model manages
 memory it shows nothing.
 
