@@ -323,7 +323,7 @@ class MemoryManager:
             _plain_options(
                 data_dir=str(Path(data_dir).expanduser().absolute()), llm_client=llm_client, embeddings=embeddings,
                 qdrant=qdrant, journal_url=journal_url, model=model, language=language,
-                clock=None if clock is utc_now else clock, manage_in_background=manage_in_background,
+                manage_in_background=manage_in_background, **({} if clock is utc_now else {"clock": clock}),
             ),
         )  # fmt: skip
         self._bind(MemoryScope.parse(scope), opened)
@@ -338,7 +338,7 @@ class MemoryManager:
 
     @classmethod
     def opened(cls, data_dir: str | Path, scope: str | MemoryScope = "global") -> MemoryManager | None:
-        """The memory of a directory that was opened last in this process and is still in use; None where none is."""
+        """The memory of a directory that was opened last in this process and is not closed; None where none is."""
         found = _open_memories.get(str(Path(data_dir).expanduser().absolute()))
         if found is None:
             return None
@@ -771,6 +771,8 @@ class MemoryManager:
             for scope in self._open.scopes_waiting():
                 self.for_scope(scope).flush()
         finally:
+            if _open_memories.get(directory := self._open.options["data_dir"]) is self._open:
+                del _open_memories[directory]
             self._open.close()
 
     def __enter__(self) -> MemoryManager:

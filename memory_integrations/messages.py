@@ -82,7 +82,8 @@ class Message:
         if isinstance(self.content, str):
             return self.content
         texts = (block if isinstance(block, str) else block.get("text") for block in self.content)
-        return "\n".join(text for text in texts if isinstance(text, str) and text)
+        joined = "\n".join(text for text in texts if isinstance(text, str) and text)
+        return joined if joined.isascii() else as_unicode(joined)
 
     @property
     def speaker(self) -> str:

@@ -140,7 +140,7 @@ class ManagedChatMemory(BaseMemory):
             _into_system(messages, _VARIABLE.sub("{ ", told))
         return messages
 
-    def get_all(self) -> list[ChatMessage]:
+    def get_all(self) -> list[RememberedMessage]:  # type: ignore[override]
         """The whole conversation as far as the policy holds it, each message as it was said; nothing is added."""
         entries = self._begun().short_term.entries
         return [to_llama_index(entry.original or entry.message) for entry in entries]
@@ -214,7 +214,8 @@ class ManagedChatMemory(BaseMemory):
     ) -> ManagedChatMemory:
         """The chat memory of what :meth:`to_dict` gave.
 
-        It goes on where its session is now; where nothing of it is in this process, with the conversation that it had.
+        Its session goes on where it is now. Where this process had nothing of it, the conversation is the one that it
+        had, and what was stored of the session since.
 
         Args:
             data: What :meth:`to_dict` gave.
@@ -227,8 +228,10 @@ class ManagedChatMemory(BaseMemory):
         options = {name: value for name, value in data.items() if name in ("max_tokens", "recall", "remember", "note")}
         where, scope = data["memory"], data["scope"]
         made = cls(memory or MemoryManager.opened(where["data_dir"]) or _opened(where), scope, **options)
-        if not len(made._begun().short_term):
-            made.set([ChatMessage.model_validate(message) for message in data["chat_history"]])
+        conversation = conversation_of(made._begun())
+        with conversation.lock:
+            if not conversation.begun:
+                made._restore([ChatMessage.model_validate(message) for message in data["chat_history"]])
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -243,6 +246,16 @@ class ManagedChatMemory(BaseMemory):
         """The memory, with what another process left of the session."""
         conversation_of(self.memory).resume(self.memory)
         return self.memory
+
+    def _restore(self, history: list[ChatMessage]) -> None:
+        """Set a history as it was once, and what was said after it."""
+        resumed = self.get_all()
+        self.set(history)
+        before = {entry.id for entry in self.memory.short_term.entries}
+        ids = [message._of.id for message in resumed if message._of is not None]
+        latest = max((i for i, id_ in enumerate(ids) if id_ in before), default=-1)
+        if later := resumed[latest + 1 :]:
+            self.set([*self.get_all(), *later])
 
     def _follow(self, memory: MemoryManager, messages: list[Message]) -> None:
         memory.follow(messages, remember=self.remember, unanswered=True)

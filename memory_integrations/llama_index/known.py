@@ -25,6 +25,8 @@ class Conversation:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         """Held while messages are named and taken in, so that none is named twice."""
+        self.begun = False
+        """Whether something was told in this process, and not only resumed."""
         self._said: dict[str, Hashable] = {}
         self._resumed = False
         self._recollected = False
@@ -67,6 +69,7 @@ class Conversation:
             told: The conversation, or the end of it, oldest first; messages that have ids keep them.
             memory: What else was said in the session, through other components.
         """
+        self.begun = True
         self._note([entry.original or entry.message for entry in memory.entries])
         ids = _match(list(self._said.items()), [(message.id, _said(message)) for message in told])
         named = [replace(message, id=id_ or new_id()) for message, id_ in zip(told, ids, strict=True)]
@@ -80,6 +83,7 @@ class Conversation:
 
     def new(self, message: Message) -> Message:
         """A message that is said now, under an id."""
+        self.begun = True
         named = message if message.id and message.id not in self._said else replace(message, id=new_id())
         self._note([named])
         return named

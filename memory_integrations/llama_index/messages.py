@@ -22,7 +22,7 @@ from llama_index.core.base.llms.types import (
 )
 from pydantic import PrivateAttr
 
-from memory_integrations.messages import Content, Message, ToolCall
+from memory_integrations.messages import Content, Message, ToolCall, as_unicode
 
 _ROLES = {
     MessageRole.USER: "user",
@@ -119,7 +119,7 @@ def _remembered(message: Message, blocks: list[Any], others: dict[str, Any], rol
 def _says(blocks: Sequence[Any], content: Content) -> bool:
     """Whether blocks, calls aside, are a content; most are one text."""
     if len(blocks) == 1 and isinstance(blocks[0], TextBlock):
-        return bool(blocks[0].text == content)
+        return content in (blocks[0].text, as_unicode(blocks[0].text))
     return _content(blocks) == content
 
 
