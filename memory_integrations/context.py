@@ -81,24 +81,23 @@ def assemble(
     Warns:
         BudgetWarning: What must be shown is over the budget.
     """
-    required = _tokens("conversation", _conversation(view, 0, count)[1], count)
+    transcript = _Transcript(view, count)
+    required = transcript.within(0).tokens
     for_facts = min(int(budget * FACTS_SHARE), budget - required) - _tokens("facts", ["-"], count)
     facts_text, facts_left_out = facts(max_tokens=max(for_facts, 0))
     fact_lines = [] if facts_text == "{}" else [facts_text]
     left = budget - _tokens("facts", fact_lines, count)
     # First what the conversation is sure of, then the hits, then the conversation with what they did not need: it may
     # then show some of them itself.
-    needed = _tokens("conversation", _conversation(view, left, count)[1], count)
-    sure = min(needed, int(left * CONVERSATION_SHARE)) if hits else left
-    shown, lines = _conversation(view, sure, count)
-    room = left - _tokens("conversation", lines, count)
-    recalled, dropped = _recall(hits, shown.ids, session_id, room, count, most)
-    shown, lines = _conversation(view, left - _tokens("recalled", [hit.text for hit in recalled], count), count)
-    recalled, repeated = _recall(recalled, shown.ids, session_id, budget, count)
+    needed = transcript.within(left).tokens
+    sure = transcript.within(min(needed, int(left * CONVERSATION_SHARE)) if hits else left)
+    recalled, dropped = _recall(hits, sure.view.ids, session_id, left - sure.tokens, count, most)
+    talk = transcript.within(left - _tokens("recalled", [hit.text for hit in recalled], count))
+    recalled, repeated = _recall(recalled, talk.view.ids, session_id, budget, count)
     recalled_lines = [hit.text for hit in recalled]
     usage = {
         "features": _tokens("facts", fact_lines, count),
-        "short_term": _tokens("conversation", lines, count),
+        "short_term": talk.tokens,
         "long_term": _tokens("recalled", recalled_lines, count),
     }
     total = sum(usage.values())
@@ -106,20 +105,20 @@ def assemble(
         warn_of_overflow(total, budget)
     blocks = (
         delimit("facts", "\n".join(fact_lines)),
-        delimit("conversation", "\n".join(lines)),
+        delimit("conversation", "\n".join(talk.lines)),
         delimit("recalled", "\n".join(recalled_lines)),
     )
     return Context(
         combined="\n".join(block for block in blocks if block),
-        messages=shown.messages,
+        messages=talk.view.messages,
         features=facts_text,
-        short_term="\n".join(lines),
+        short_term="\n".join(talk.lines),
         long_term="\n".join(recalled_lines),
         hits=tuple(recalled),
         token_usage={**usage, "total": total, "budget": budget},
         dropped=[
             *(Dropped("fact", key, 0, "budget") for key in facts_left_out),
-            *shown.dropped,
+            *talk.view.dropped,
             *dropped,
             *repeated,
         ],
@@ -137,16 +136,43 @@ def _tokens(kind: Kind, lines: Sequence[str], count: Callable[[str], int]) -> in
     return count(f"<memory:{kind}>\n") + sum(count(f"{line}\n") for line in lines) + count(f"</memory:{kind}>\n")
 
 
-def _conversation(view: Callable[[int], View], budget: int, count: Callable[[str], int]) -> tuple[View, list[str]]:
-    """The largest view whose lines, delimited, fit: a view counts contents, the lines also have speakers."""
-    allowed = max(budget - _tokens("conversation", ["-"], count), 0)
-    while True:
-        shown = view(allowed)
-        lines = [as_data(transcript_line(message)) for message in shown]
-        over = _tokens("conversation", lines, count) - budget
-        if over <= 0 or allowed == 0 or shown.tokens > allowed:
-            return shown, lines
-        allowed = max(min(allowed, shown.tokens) - over, 0)
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """A view of the conversation, its lines, and their tokens with the delimiters."""
+
+    view: View
+    lines: list[str]
+    tokens: int
+
+
+class _Transcript:
+    """The conversation as lines within budgets. Each message is written and counted once."""
+
+    def __init__(self, view: Callable[[int], View], count: Callable[[str], int]) -> None:
+        self._view = view
+        self._count = count
+        self._written: dict[int, tuple[Message, str, int]] = {}
+        self._frame = _tokens("conversation", ["-"], count)
+        self._around = self._frame - count("-\n")
+
+    def within(self, budget: int) -> _Talk:
+        """The largest view whose lines, delimited, fit: a view counts contents, the lines also have speakers."""
+        allowed = max(budget - self._frame, 0)
+        while True:
+            shown = self._view(allowed)
+            written = [self._write(message) for message in shown.messages]
+            tokens = sum(tokens for _, _, tokens in written) + (self._around if written else 0)
+            over = tokens - budget
+            if over <= 0 or allowed == 0 or shown.tokens > allowed:
+                return _Talk(shown, [line for _, line, _ in written], tokens)
+            allowed = max(min(allowed, shown.tokens) - over, 0)
+
+    def _write(self, message: Message) -> tuple[Message, str, int]:
+        written = self._written.get(id(message))
+        if written is None:  # with the message, so that no other one gets its identity
+            line = as_data(transcript_line(message))
+            written = self._written[id(message)] = message, line, self._count(f"{line}\n")
+        return written
 
 
 def _recall(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Reversible, Sequence
+from collections.abc import Callable, Mapping, Reversible, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -232,44 +232,56 @@ class _Exchange:
 
 
 def select_view(entries: Sequence[Entry], max_tokens: int, now: datetime, policy: ShortTermPolicy) -> Selection:
-    """Choose what a model sees: system and pinned entries, the latest user message, then the newest that fit.
+    """Choose what a model sees within a budget; see :func:`selecting`."""
+    return selecting(entries, now, policy)(max_tokens)
+
+
+def selecting(entries: Sequence[Entry], now: datetime, policy: ShortTermPolicy) -> Callable[[int], Selection]:
+    """What a model sees within budgets: system and pinned entries, the latest user message, then the newest that fit.
 
     A tool call stays with its results, which stand directly after it; the first message that is not a system
     one is a user's. The latest user message is there even where it alone is over the budget.
 
     Args:
         entries: The whole memory, oldest first.
-        max_tokens: The budget, in tokens of the entries' contents.
         now: For expiry.
         policy: Gives ``max_age``.
+
+    Returns:
+        A function that chooses within a budget, in tokens of the entries' contents.
     """
-    reasons: dict[str, DropReason] = {}
+    known: dict[str, DropReason] = {}
     # The last message's calls may still be under way: they wait for their results and are shown as they are.
     waiting = next((entry.id for entry in reversed(entries) if entry.message.role != "tool"), None)
     if policy.max_age is not None:
-        entries = _unexpired(entries, now, policy, reasons)
-    units = _units(entries, waiting, reasons)
-    chosen = _required(units)
-    left = max_tokens - sum(units[i].tokens for i in chosen)
-    # The newest first and no gaps: a conversation with holes misleads more than a shorter one.
-    for i in range(len(units) - 1, -1, -1):
-        if i in chosen:
-            continue
-        left -= units[i].tokens
-        if left < 0:
-            break
-        chosen.add(i)
-    shown = [units[i] for i in sorted(chosen)]
-    first = next((i for i, unit in enumerate(shown) if unit.message.role == "user"), len(shown))
-    for unit in shown[:first]:
-        if unit.message.role != "system":
-            reasons.update(dict.fromkeys(_ids(unit), "no user before it"))
-    shown = [unit for i, unit in enumerate(shown) if i >= first or unit.message.role == "system"]
-    return Selection(
-        messages=tuple(message for unit in shown for message in _messages(unit)),
-        tokens=sum(unit.tokens for unit in shown),
-        reasons=reasons,
-    )
+        entries = _unexpired(entries, now, policy, known)
+    units = _units(entries, waiting, known)
+    required = _required(units)
+    needed = sum(units[i].tokens for i in required)
+
+    def select(max_tokens: int) -> Selection:
+        reasons, chosen, left = dict(known), set(required), max_tokens - needed
+        # The newest first and no gaps: a conversation with holes misleads more than a shorter one.
+        for i in range(len(units) - 1, -1, -1):
+            if i in required:
+                continue
+            left -= units[i].tokens
+            if left < 0:
+                break
+            chosen.add(i)
+        shown = [units[i] for i in sorted(chosen)]
+        first = next((i for i, unit in enumerate(shown) if unit.message.role == "user"), len(shown))
+        for unit in shown[:first]:
+            if unit.message.role != "system":
+                reasons.update(dict.fromkeys(_ids(unit), "no user before it"))
+        shown = [unit for i, unit in enumerate(shown) if i >= first or unit.message.role == "system"]
+        return Selection(
+            messages=tuple(message for unit in shown for message in _messages(unit)),
+            tokens=sum(unit.tokens for unit in shown),
+            reasons=reasons,
+        )
+
+    return select
 
 
 def _unexpired(

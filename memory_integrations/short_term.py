@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from memory_integrations.arrival import arrived, new_id, utc_now
 from memory_integrations.errors import ManagementError, MessageError
@@ -16,19 +16,29 @@ from memory_integrations.messages import Content, Message, as_unicode
 from memory_integrations.policies import (
     DropReason,
     Entry,
+    Selection,
     ShortTermPolicy,
     at_target,
     choose_evictions,
     expired,
     latest_user,
     over_limits,
-    select_view,
+    selecting,
 )
 from memory_integrations.tokens import TokenCounter, check_budget
 from memory_integrations.views import View, warn_of_overflow
 
 _GONE_KNOWN = 5_000
 """Of so many messages that are gone, and up to twice as many, a conversation knows the ids: they do not come back."""
+
+
+class _Prepared(NamedTuple):
+    """A state of a conversation, ready to be viewed."""
+
+    entries: Sequence[Entry]
+    select: Callable[[int], Selection]
+    until: datetime | None
+    """When the next entry expires."""
 
 
 class ShortTermMemory:
@@ -63,6 +73,7 @@ class ShortTermMemory:
         self._tokens = 0
         self._revision = 0
         self._views: dict[int | None, tuple[datetime | None, View]] = {}
+        self._prepared: _Prepared | None = None
 
     # Writing
 
@@ -283,13 +294,11 @@ class ShortTermMemory:
         known = self._known_view(max_tokens)
         if known is not None:
             return known
-        budget = self._budget(max_tokens)
+        budget, prepared = self._budget(max_tokens), self._prepare()
+        view = View(prepared.select(budget), prepared.entries)
         with self._lock:
-            entries, now, revision = list(self._entries.values()), self._clock(), self._revision
-        view = View(select_view(entries, budget, now, self.policy), entries)
-        with self._lock:
-            if revision == self._revision:
-                self._views[max_tokens] = (self._valid_until(entries, now), view)
+            if prepared is self._prepared:
+                self._views[max_tokens] = (prepared.until, view)
         return view
 
     def viewing(self, messages: Iterable[Message]) -> Callable[[int | None], View]:
@@ -314,8 +323,10 @@ class ShortTermMemory:
         }
         shown = [entry for entry in entries if entry.id not in gone]
 
+        select = selecting(shown, now, self.policy)
+
         def view(max_tokens: int | None) -> View:
-            chosen = select_view(shown, self._budget(max_tokens), now, self.policy)
+            chosen = select(self._budget(max_tokens))
             return View(replace(chosen, reasons={**chosen.reasons, **gone}), entries)
 
         return view
@@ -339,6 +350,16 @@ class ShortTermMemory:
         """The view of a budget, where nothing changed and nothing expired since it was made."""
         until, view = self._views.get(max_tokens, (None, None))
         return view if until is None or self._clock() <= until else None
+
+    def _prepare(self) -> _Prepared:
+        """What views of all budgets have in common, worked out once for each state."""
+        with self._lock:
+            now, prepared = self._clock(), self._prepared
+            if prepared is None or (prepared.until is not None and now > prepared.until):
+                entries = list(self._entries.values())
+                select = selecting(entries, now, self.policy)
+                prepared = self._prepared = _Prepared(entries, select, self._valid_until(entries, now))
+            return prepared
 
     def _budget(self, max_tokens: int | None) -> int:
         budget = check_budget(max_tokens)
@@ -392,6 +413,7 @@ class ShortTermMemory:
 
     def _changed(self) -> None:
         self._revision += 1
+        self._prepared = None
         if self._views:
             self._views = {}
 
