@@ -44,6 +44,14 @@ def test_the_chat_history_is_the_second_example_and_knows_what_was_said(tmp_path
     assert told == "Noted: I play the oboe. 2\n"
 
 
+def test_the_chat_engine_knows_what_was_said_in_another_session(tmp_path: Path) -> None:
+    block, told = printed("ManagedChatMemory", tmp_path)
+    assert block == blocks("python")[2]
+    noted, known = told.splitlines()
+    assert noted == "Noted: I play the oboe."
+    assert known.startswith('You said: "I play the oboe."')
+
+
 def test_the_core_alone_shows_what_it_says(tmp_path: Path) -> None:
     block, told = printed("manage_short_term()", tmp_path)
     assert '"name": "John"' in told
