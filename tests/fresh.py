@@ -1,11 +1,14 @@
-"""A fresh interpreter, for what must be seen from the outside."""
+"""A fresh interpreter, for what must be seen from the outside, and what that needs to be there."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
+
+import pytest
 
 
 def fresh_python(code: str, *args: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -19,3 +22,9 @@ def fresh_python(code: str, *args: object, env: Mapping[str, str] | None = None)
     )
     assert done.returncode == 0, done.stderr
     return done
+
+
+def skip_without_frameworks(code: str) -> None:
+    """Skip a test of code that imports a framework which is not installed."""
+    for name in re.findall(r"^\s*(?:from|import) (langchain|llama_index)\b", code, re.MULTILINE):
+        pytest.importorskip(name)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fresh import skip_without_frameworks
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -19,6 +20,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.splitlines()[0][:40])
 def test_a_python_block_runs(block: str, tmp_path: Path) -> None:
+    skip_without_frameworks(block)
     ran = subprocess.run([sys.executable, "-W", "error", "-c", block], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
 
@@ -26,6 +28,7 @@ def test_a_python_block_runs(block: str, tmp_path: Path) -> None:
 def printed(containing: str, tmp_path: Path) -> tuple[str, str]:
     """The first Python block that contains a text, and what it prints."""
     block = next(block for block in blocks("python") if containing in block)
+    skip_without_frameworks(block)
     ran = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=True)
     return block, ran.stdout
 

@@ -8,6 +8,9 @@ from enum import Enum
 from typing import Annotated, Any, Literal
 
 import pytest
+
+pytest.importorskip("langchain")
+
 from fresh import fresh_python
 from langchain.agents import create_agent
 from langchain.agents.structured_output import ToolStrategy

@@ -8,14 +8,20 @@ from pathlib import Path
 import pytest
 
 import memory_integrations
-from memory_integrations import langchain
+from memory_integrations import langchain, llama_index
 
 USER_CODE = Path(__file__).parent / "typing"
-PUBLIC = {"core_user.py": memory_integrations.__all__, "langchain_user.py": langchain.__all__}
+PUBLIC = {
+    "core_user.py": memory_integrations.__all__,
+    "langchain_user.py": langchain.__all__,
+    "llama_index_user.py": llama_index.__all__,
+}
 
 
 def test_user_code_passes_mypy_strict(tmp_path: Path) -> None:
     api = pytest.importorskip("mypy.api")
+    pytest.importorskip("langchain")
+    pytest.importorskip("llama_index.core")
     options = [
         "--strict",
         "--cache-dir",

@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("langchain")
+pytest.importorskip("langgraph")
+
 from agent_helpers import Scripted, calls
 from hypothesis import given, settings
 from hypothesis import strategies as st

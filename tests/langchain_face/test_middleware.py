@@ -16,6 +16,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+
+pytest.importorskip("langchain")
+
 from agent_helpers import Scripted, calls, run_of, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st

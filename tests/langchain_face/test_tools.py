@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+
+pytest.importorskip("langchain")
+
 from agent_helpers import Scripted, calls, run_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
