@@ -463,10 +463,11 @@ class ShortTermMemory:
 
 
 def _says_the_same(message: Message, other: Message) -> bool:
+    """Whether another message says what one does. A view leaves unanswered calls out: given back, it is no edit."""
     return (
         message.content == other.content
         and message.role == other.role
         and message.name == other.name
-        and message.tool_calls == other.tool_calls
+        and all(call in message.tool_calls for call in other.tool_calls)
         and message.tool_call_id == other.tool_call_id
     )

@@ -159,13 +159,13 @@ def _content(blocks: Iterable[Any]) -> Content:
     if not told:
         return ""
     if len(told) == 1 and isinstance(told[0], TextBlock):
-        return told[0].text
+        return as_unicode(told[0].text)
     return list(map(_as_dict, told))
 
 
 def _as_dict(block: Any) -> dict[str, Any]:
     if isinstance(block, TextBlock):
-        return {"type": "text", "text": block.text}
+        return {"type": "text", "text": as_unicode(block.text)}
     if isinstance(block, ImageBlock):
         return _media("image", block.image, block.url, block.path, block.image_mimetype)
     if isinstance(block, AudioBlock):
