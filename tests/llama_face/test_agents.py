@@ -23,7 +23,7 @@ from memory_integrations.langchain import ShortTermChatMessageHistory
 from memory_integrations.llama_index import ManagedChatMemory
 from memory_integrations.testing import StandInLLM
 
-pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")  # the framework's own
+pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecationWarning")  # the framework's own
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from memory_integrations import MemoryFilter, MemoryManager
 from memory_integrations.llama_index import LongTermRetriever, ManagedChatMemory
 from memory_integrations.testing import StandInLLM
 
-pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")  # the framework's own
+pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecationWarning")  # the framework's own
 
 
 @pytest.fixture

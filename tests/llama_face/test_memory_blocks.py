@@ -20,7 +20,7 @@ from memory_integrations import LongTermMemory, MemoryManager, StoreUnavailableE
 from memory_integrations.llama_index import FeatureMemoryBlock, LongTermMemoryBlock
 from memory_integrations.testing import StandInLLM
 
-pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")  # the framework's own
+pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecationWarning")  # the framework's own
 
 Open = Callable[..., MemoryManager]
 
