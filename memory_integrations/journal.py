@@ -48,6 +48,30 @@ class Event:
     data: Mapping[str, Any]
 
 
+def encode_event(event: Event) -> str:
+    """The event as a line of JSON, without its number; what every journal keeps.
+
+    Raises:
+        TypeError, ValueError: Its data are no JSON, or have a field of the event's own.
+    """
+    if not event.data.keys().isdisjoint(("at", "kind")):
+        raise ValueError(f"An event's data has the fields {sorted(event.data)}: 'at' and 'kind' are the event's own.")
+    line = _encode({"at": event.at.isoformat(), "kind": event.kind, **event.data})
+    line.encode()  # a lone surrogate is no Unicode
+    return line
+
+
+def decode_event(number: int, line: str) -> Event:
+    """The event that :func:`encode_event` made a line of.
+
+    Raises:
+        ValueError, KeyError, TypeError: It is none.
+    """
+    fields = json.loads(line)
+    at, kind = as_utc(datetime.fromisoformat(fields.pop("at"))), fields.pop("kind")
+    return Event(number, at, kind, fields)
+
+
 class ScopeJournal(Protocol):
     """The journal of one scope. Every implementation passes ``tests/journal_conformance.py``."""
 
@@ -186,18 +210,17 @@ class JsonlScopeJournal:
             StoreUnavailableError: The file cannot be written: a read-only directory, a full disk.
             StoreCorruptedError: A line that others wrote is no event.
         """
-        if not data.keys().isdisjoint(("at", "kind")):
-            raise ValueError(f"An event's data has the fields {sorted(data)}: 'at' and 'kind' are the event's own.")
         with self._locked(write=True) as fd:
             assert fd is not None
             self._read_new(fd)
             if self._torn:
                 self._set_torn_line_aside(fd)
+            event = Event(max(self._lines, 1), as_utc(self._journal.clock()), kind, data)
+            line = encode_event(event).encode() + b"\n"
             if not self._lines:
                 self._file_id = os.urandom(8).hex()
-                self._write(fd, {"scope": str(self.scope), "format": 1, "file": self._file_id})
-            event = Event(self._lines, as_utc(self._journal.clock()), kind, data)
-            self._write(fd, {"at": event.at.isoformat(), "kind": kind, **data})
+                self._write(fd, _line({"scope": str(self.scope), "format": 1, "file": self._file_id}))
+            self._write(fd, line)
             self._look(fd)
             self._on_event(event)
             return event
@@ -371,8 +394,7 @@ class JsonlScopeJournal:
         os.ftruncate(fd, self._offset)
         self._torn = False
 
-    def _write(self, fd: int, fields: Mapping[str, Any]) -> None:
-        data = _line(fields)
+    def _write(self, fd: int, data: bytes) -> None:
         try:
             written = os.write(fd, data)
             if written < len(data):

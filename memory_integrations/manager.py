@@ -38,7 +38,7 @@ from memory_integrations.errors import (
     StoreUnavailableError,
 )
 from memory_integrations.features import FeatureMemory, Json, ShelfSource, open_shelves
-from memory_integrations.journal import JsonlJournal
+from memory_integrations.journal import Journal, JsonlJournal
 from memory_integrations.layout import MemoryHit
 from memory_integrations.long_term import LongTermMemory
 from memory_integrations.managed import ManagementLog
@@ -96,6 +96,7 @@ class _OpenMemory:
         language: str | None,
         llm_client: Any,
         background: bool,
+        journal_url: str | None,
         options: dict[str, Any],
     ) -> None:
         self.options = options
@@ -106,7 +107,7 @@ class _OpenMemory:
         self._working: list[Future[ManagementReceipt]] = []
         self.counter = counter
         self.clock = clock
-        self.journal = JsonlJournal(data_dir / "journal", clock)
+        self.journal: Journal = _journal(journal_url, data_dir, clock)
         self.shelf: ShelfSource = open_shelves(self.journal)
         self.memories = MemoryCollection(
             lambda: self._client(data_dir, qdrant), lambda: _as_embeddings(embeddings), language=language
@@ -273,7 +274,8 @@ class MemoryManager:
         short_term_policy: What short-term memory keeps.
         embeddings: Any LangChain ``Embeddings`` or LlamaIndex ``BaseEmbedding``; None means the bundled ones.
         qdrant: None for the embedded engine, a server's URL, or any ready ``QdrantClient`` (yours to close).
-        journal_url: None for JSON Lines files under ``data_dir``.
+        journal_url: None for JSON Lines files under ``data_dir``; or a database's URL, for several machines:
+            ``postgresql://user:password@host/database``, or for a trial ``sqlite:///file.db``.
         model: The model whose tokens are counted; None counts ``cl100k_base``.
         language: The language of search's stems and stop words, such as "german"; None for neither.
         clock: Gives the time, aware; for tests.
@@ -304,10 +306,6 @@ class MemoryManager:
         clock: Callable[[], datetime] = utc_now,
         manage_in_background: bool = False,
     ) -> None:
-        if journal_url is not None:
-            raise NotImplementedError(
-                "journal_url: SQL journals are not built yet; leave it out to use JSON Lines files."
-            )
         if short_term_policy is not None and not isinstance(short_term_policy, ShortTermPolicy):
             raise PolicyError(f"short_term_policy={short_term_policy!r:.80}: expected a ShortTermPolicy, or None.")
         opened = _OpenMemory(
@@ -320,6 +318,7 @@ class MemoryManager:
             language,
             llm_client,
             manage_in_background,
+            journal_url,
             _plain_options(
                 data_dir=str(Path(data_dir).expanduser().absolute()), llm_client=llm_client, embeddings=embeddings,
                 qdrant=qdrant, journal_url=journal_url, model=model, language=language,
@@ -1086,9 +1085,18 @@ def _unchanged(plan: ManagementPlan, entries: Sequence[Entry]) -> tuple[list[Dec
     return kept, changed
 
 
+def _journal(url: str | None, data_dir: Path, clock: Callable[[], datetime]) -> Journal:
+    if url is None:
+        return JsonlJournal(data_dir / "journal", clock)
+    from memory_integrations.journal_sql import SqlJournal
+
+    return SqlJournal(url, clock)
+
+
 def _plain_options(**options: Any) -> dict[str, Any]:
-    """The options that JSON can say, and the names of those that it cannot."""
-    objects = [name for name, value in options.items() if not isinstance(value, str | bool | None)]
+    """The options that JSON can say, and the names of those that it cannot, or must not: a URL may have a password."""
+    secret = [name for name in ("journal_url", "qdrant") if "@" in str(options[name])]
+    objects = [name for name, value in options.items() if name in secret or not isinstance(value, str | bool | None)]
     return {name: value for name, value in options.items() if name not in objects} | {"objects": objects}
 
 

@@ -20,7 +20,12 @@ from memory_integrations.journal import JsonlJournal
 
 _COMMON = {
     "deadline": None,
-    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+    "suppress_health_check": [
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.differing_executors,  # a conformance suite has several classes
+    ],
 }
 # The same examples at every run: a run that fails must fail for what was changed. Others come with "benchmark".
 settings.register_profile("default", max_examples=60, stateful_step_count=25, derandomize=True, **_COMMON)

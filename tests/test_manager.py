@@ -293,11 +293,6 @@ def test_bad_arguments(manager: MemoryManager) -> None:
     assert len(manager.short_term) == manager.long_term.count() == 0
 
 
-def test_what_is_not_built_yet_says_so(tmp_path: Path) -> None:
-    with pytest.raises(NotImplementedError, match="journal_url"):
-        MemoryManager("global", journal_url="postgresql://x", data_dir=tmp_path)
-
-
 def test_after_close_everything_opens_again(tmp_path: Path) -> None:
     memory = MemoryManager(SESSION, data_dir=tmp_path)
     memory.add_turn("Remember the heron", "I will")

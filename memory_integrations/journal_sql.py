@@ -1,0 +1,301 @@
+"""The journal in a database, for several machines: PostgreSQL, or an SQLite file for a trial.
+
+One table has an event a row, the same line of JSON as in a file; the other has a row for each scope: its latest
+number, and a mark that tells a journal from the one before its erasure. A writer locks its scope's row, reads what
+others wrote, and writes the next number: so all agree on one order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+try:
+    import sqlalchemy as sql
+    from sqlalchemy.dialects import postgresql, sqlite
+    from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"journal_url needs {error.name}, which is not installed: pip install 'memory-integrations[postgres]'"
+    ) from error
+
+from memory_integrations.arrival import utc_now
+from memory_integrations.errors import StoreCorruptedError, StoreUnavailableError
+from memory_integrations.journal import Event, decode_event, encode_event
+from memory_integrations.messages import as_utc
+from memory_integrations.scopes import MemoryScope
+
+_INSERT = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
+_WAIT = 30  # seconds for another writer of an SQLite file
+_SCHEMA_LOCK = 0x6D656D6F  # any number: whoever makes the tables holds it
+
+_metadata = sql.MetaData()
+_scopes = sql.Table(
+    "memory_journal_scopes",
+    _metadata,
+    sql.Column("scope_key", sql.Text, primary_key=True),
+    sql.Column("scope", sql.Text, nullable=False),  # as JSON, since a database's text has no NUL
+    sql.Column("mark", sql.Text, nullable=False),
+    sql.Column("latest", sql.BigInteger, nullable=False),
+)
+_events = sql.Table(
+    "memory_journal_events",
+    _metadata,
+    sql.Column("scope_key", sql.Text, primary_key=True),
+    sql.Column("number", sql.BigInteger, primary_key=True),
+    sql.Column("line", sql.Text, nullable=False),
+)
+
+
+class SqlJournal:
+    """Journals in a database. The tables are made at the first use.
+
+    Args:
+        url: ``postgresql://user:password@host/database``, or ``sqlite:///file.db``. PostgreSQL is spoken to by psycopg.
+        clock: Gives the time of events, aware.
+
+    Raises:
+        StoreUnavailableError: The URL is none of these.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], datetime] = utc_now) -> None:
+        self.clock = clock
+        self._url = _checked(url)
+        self._lock = threading.Lock()
+        self._engine: sql.Engine | None = None
+        self._opened_by = 0
+
+    def open(
+        self, scope: MemoryScope, on_event: Callable[[Event], None], on_reset: Callable[[], None]
+    ) -> SqlScopeJournal:
+        """The journal of a scope; see :class:`memory_integrations.journal.Journal`."""
+        journal = SqlScopeJournal(self, scope, on_event, on_reset)
+        journal.refresh()
+        return journal
+
+    def scopes(self) -> list[MemoryScope]:
+        """The scopes that have a journal, in the order of their keys."""
+        with self.reading() as database:
+            rows = database.execute(sql.select(_scopes.c.scope).order_by(_scopes.c.scope_key)).scalars()
+            return [MemoryScope.parse(json.loads(row)) for row in rows]
+
+    def close(self) -> None:
+        """Give the connections back; a journal that is used again connects anew."""
+        with self._lock:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.dispose(close=self._opened_by == os.getpid())
+
+    @contextmanager
+    def reading(self) -> Iterator[sql.Connection]:
+        """A connection that reads.
+
+        Raises:
+            StoreUnavailableError: The database does not answer, or refuses.
+        """
+        with self._asking(), self._connected().connect() as database:
+            yield database
+
+    @contextmanager
+    def writing(self) -> Iterator[sql.Connection]:
+        """A connection within a transaction, which is committed at the end.
+
+        Raises:
+            StoreUnavailableError: The database does not answer, or refuses; nothing was written.
+        """
+        with self._asking(), self._connected().connect() as database:
+            if database.dialect.name == "sqlite":  # a file has one writer, and its lock is taken at once
+                database.exec_driver_sql("BEGIN IMMEDIATE")
+            yield database
+            database.commit()
+
+    def insert(self, table: sql.Table) -> Any:
+        """The database's own insert, which can pass over a row that is there."""
+        return _INSERT[self._url.get_backend_name()](table)
+
+    # Inside
+
+    def _connected(self) -> sql.Engine:
+        with self._lock:
+            if self._engine is not None and self._opened_by == os.getpid():
+                return self._engine
+            if self._engine is not None:  # of the parent process, which goes on using its connections
+                self._engine.dispose(close=False)
+            self._engine, self._opened_by = _engine(self._url), os.getpid()
+            return self._engine
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise StoreUnavailableError(
+                f"The database {self._url.render_as_string(hide_password=True)} did not do what was asked of it "
+                f"({' '.join(str(error.orig).split())[:200]}). Nothing was written by this call. See that it runs, "
+                "that the user may create and write tables, and that the disk has space."
+            ) from error
+        except SQLAlchemyError as error:
+            raise StoreUnavailableError(
+                f"The database {self._url.render_as_string(hide_password=True)} cannot be used "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}). Nothing was written by this call."
+            ) from error
+
+
+class SqlScopeJournal:
+    """The events of one scope. See :class:`memory_integrations.journal.ScopeJournal`."""
+
+    def __init__(
+        self,
+        journal: SqlJournal,
+        scope: MemoryScope,
+        on_event: Callable[[Event], None],
+        on_reset: Callable[[], None],
+    ) -> None:
+        self.scope = scope
+        self._journal = journal
+        self._key = scope.storage_key
+        self._on_event = on_event
+        self._on_reset = on_reset
+        self._mutex = threading.RLock()
+        self._mark: str | None = None
+        self._seen = 0
+
+    def append(self, kind: str, data: Mapping[str, Any]) -> Event:
+        """Write an event; when this returns, it is committed.
+
+        Raises:
+            StoreCorruptedError: A row that others wrote is no event.
+            StoreUnavailableError: The database does not answer, or refuses.
+            ValueError: The data are no JSON.
+        """
+        with self._mutex:
+            moment = as_utc(self._journal.clock())
+            line = encode_event(Event(0, moment, kind, data))
+            with self._journal.writing() as database:
+                mark, latest = self._locked(database)
+                others = self._read(database, mark)
+                event = Event(latest + 1, moment, kind, data)
+                database.execute(sql.insert(_events).values(scope_key=self._key, number=event.number, line=line))
+                database.execute(
+                    sql.update(_scopes).where(_scopes.c.scope_key == self._key).values(latest=event.number)
+                )
+            self._hand_over(mark, [*others, event])
+            return event
+
+    def refresh(self) -> None:
+        """Hand the events that others wrote to the subscriber.
+
+        Raises:
+            StoreCorruptedError: A row is no event.
+            StoreUnavailableError: The database does not answer, or refuses.
+        """
+        with self._mutex:
+            with self._journal.reading() as database:
+                row = database.execute(self._row()).one_or_none()
+                mark, latest = (None, 0) if row is None else (row.mark, row.latest)
+                others = self._read(database, mark) if (mark, latest) != (self._mark, self._seen) else []
+            self._hand_over(mark, others)
+
+    def erase(self) -> int:
+        """Remove every event of the scope; returns how many there were.
+
+        What the database itself keeps of deleted rows is its own: PostgreSQL keeps them until it vacuums, and in its
+        write-ahead log.
+        """
+        with self._mutex:
+            with self._journal.writing() as database:
+                database.execute(self._row().with_for_update())
+                count = database.execute(sql.delete(_events).where(_events.c.scope_key == self._key)).rowcount
+                database.execute(sql.delete(_scopes).where(_scopes.c.scope_key == self._key))
+            self._hand_over(None, [])
+        return count
+
+    def close(self) -> None:
+        """Nothing is held between calls."""
+
+    # Inside
+
+    def _row(self) -> Any:
+        return sql.select(_scopes.c.mark, _scopes.c.latest).where(_scopes.c.scope_key == self._key)
+
+    def _locked(self, database: sql.Connection) -> tuple[str, int]:
+        """The scope's mark and its latest number, no one else's to change until the transaction ends."""
+        while True:
+            fresh = {"scope_key": self._key, "scope": json.dumps(str(self.scope)), "mark": os.urandom(8).hex()}
+            database.execute(self._journal.insert(_scopes).values(**fresh, latest=0).on_conflict_do_nothing())
+            row = database.execute(self._row().with_for_update()).one_or_none()
+            if row is not None:  # else it was erased between the two
+                return row.mark, row.latest
+
+    def _read(self, database: sql.Connection, mark: str | None) -> list[Event]:
+        """The events that were not handed over yet."""
+        seen = self._seen if mark == self._mark else 0
+        rows = database.execute(
+            sql.select(_events.c.number, _events.c.line)
+            .where(_events.c.scope_key == self._key, _events.c.number > seen)
+            .order_by(_events.c.number)
+        )
+        return [self._decoded(row.number, row.line) for row in rows]
+
+    def _decoded(self, number: int, line: str) -> Event:
+        try:
+            return decode_event(number, line)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise StoreCorruptedError(
+                f"Row {number} of {self.scope} in memory_journal_events is no journal event: {line[:60]!r}. Nothing "
+                "was changed. Restore the row from a backup."
+            ) from None
+
+    def _hand_over(self, mark: str | None, events: list[Event]) -> None:
+        if mark != self._mark:
+            if self._seen:
+                self._on_reset()
+            self._mark, self._seen = mark, 0
+        for event in events:
+            self._on_event(event)
+            self._seen = event.number
+
+
+def _checked(url: str) -> sql.URL:
+    try:
+        made = sql.make_url(url)
+        backend = made.get_backend_name()
+    except (ArgumentError, SQLAlchemyError) as error:
+        raise StoreUnavailableError(
+            f"journal_url: this is no database's URL ({type(error).__name__}). {_EXPECTED}"
+        ) from error
+    if backend not in _INSERT or (backend == "sqlite" and made.database in (None, "", ":memory:")):
+        raise StoreUnavailableError(f"journal_url={made.render_as_string(hide_password=True)!r}. {_EXPECTED}")
+    if made.drivername == "postgresql":
+        made = made.set(drivername="postgresql+psycopg")
+    return made
+
+
+_EXPECTED = "Expected postgresql://user:password@host/database, or sqlite:///file.db."
+
+
+def _engine(url: sql.URL) -> sql.Engine:
+    if url.get_backend_name() != "sqlite":
+        # A connection that a restart of the server or a firewall cut is found out before it is used.
+        engine = sql.create_engine(url, pool_pre_ping=True, pool_recycle=1800)
+        with engine.begin() as database:
+            database.execute(sql.select(sql.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+            _metadata.create_all(database)
+        return engine
+    engine = sql.create_engine(url, connect_args={"timeout": _WAIT})
+
+    @sql.event.listens_for(engine, "connect")
+    def _connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # transactions are begun here, and not by the driver
+        connection.execute("PRAGMA secure_delete=ON")  # what is erased is overwritten
+
+    with engine.connect() as database:
+        database.exec_driver_sql("BEGIN IMMEDIATE")
+        _metadata.create_all(database)
+        database.commit()
+    return engine

@@ -1,0 +1,284 @@
+"""The journal in a database: the conformance suite on SQLite and on a real PostgreSQL, and what databases bring."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import postgres
+import pytest
+from journal_conformance import ANN, BOB, JournalConformance, Reader
+from strategies import Clock
+
+pytest.importorskip("sqlalchemy")
+pytest.importorskip("psycopg")
+
+from memory_integrations import (
+    FeatureMemory,
+    MemoryManager,
+    MemoryScope,
+    StoreCorruptedError,
+    StoreUnavailableError,
+)
+from memory_integrations.features import open_shelves
+from memory_integrations.journal_sql import SqlJournal
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL server of this test run's own."""
+    if (why := postgres.missing()) is not None:
+        pytest.skip(why)
+    with postgres.cluster() as url:
+        yield url
+
+
+def database_of(server: str) -> str:
+    """A new, empty database on the server."""
+    import psycopg
+
+    name = f"t{uuid.uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return server.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/journal.db"
+    return database_of(request.getfixturevalue("server"))
+
+
+class TestOnSqlite(JournalConformance):
+    def open_journal(self, place: Path, clock: Clock) -> SqlJournal:
+        return SqlJournal(f"sqlite:///{place}.db", clock)
+
+
+class TestOnPostgreSQL(JournalConformance):
+    """Each place is a database of its own."""
+
+    @pytest.fixture(autouse=True)
+    def _databases(self, server: str) -> None:
+        self._server = server
+        self._made: dict[Path, str] = {}
+
+    def open_journal(self, place: Path, clock: Clock) -> SqlJournal:
+        if place not in self._made:
+            self._made[place] = database_of(self._server)
+        return SqlJournal(self._made[place], clock)
+
+
+@pytest.fixture
+def journal(url: str, clock: Clock) -> Iterator[SqlJournal]:
+    journal = SqlJournal(url, clock)
+    yield journal
+    journal.close()
+
+
+# Several machines: P27
+
+
+def write_facts(url: str, worker: int, count: int) -> None:
+    journal = SqlJournal(url)
+    features = FeatureMemory(open_shelves(journal), MemoryScope("ann"))
+    for number in range(count):
+        features.set(f"{worker}-{number}", number)
+    journal.close()
+
+
+@pytest.mark.parametrize("processes", [4])
+def test_p27_processes_that_set_facts_at_once_lose_none(url: str, processes: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=write_facts, args=(url, worker, 25)) for worker in range(processes)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    journal = SqlJournal(url)
+    try:
+        reader = Reader(journal)
+        assert [event.number for event in reader.events] == list(range(1, 25 * processes + 1))
+        for worker in range(processes):
+            mine = [e.data["value"] for e in reader.events if e.data["key"].startswith(f"{worker}-")]
+            assert mine == list(range(25)), "each one's order is kept"
+    finally:
+        journal.close()
+
+
+def test_many_threads_begin_on_an_empty_database_at_once(url: str) -> None:
+    journals = [SqlJournal(url) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(lambda journal: Reader(journal).append().number, journals))
+    assert sorted(numbers) == list(range(1, 9))
+    for journal in journals:
+        journal.close()
+
+
+def test_a_forked_process_connects_anew(url: str) -> None:
+    journal = SqlJournal(url)
+    reader = Reader(journal)
+    reader.append("parent")
+    child = multiprocessing.get_context("fork").Process(target=reader.append, args=("child",))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+    reader.append("parent again")
+    assert reader.values == ["parent", "child", "parent again"]
+    journal.close()
+
+
+# Faults
+
+
+def test_a_connection_that_was_cut_is_made_again(server: str) -> None:
+    url = database_of(server)
+    journal = SqlJournal(url)
+    reader = Reader(journal)
+    reader.append("before")
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+            "AND datname = current_database()"
+        )
+    assert reader.append("after").number == 2
+    assert [event.data["value"] for event in reader.refreshed()] == ["before", "after"]
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://nobody:hunter2@/nothing?host=/tmp/there-is-no-such-directory",
+        "sqlite:////proc/no/such/directory/journal.db",
+    ],
+)
+def test_a_database_that_does_not_answer_is_named_without_its_password(url: str) -> None:
+    with pytest.raises(StoreUnavailableError) as caught:
+        Reader(SqlJournal(url))
+    assert "hunter2" not in str(caught.value)
+    assert "Nothing was written" in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", "sqlite://", "sqlite:///:memory:", ""])
+def test_what_is_no_url_of_ours_is_refused_at_once(url: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailableError, match="Expected postgresql://"):
+        MemoryManager(journal_url=url, data_dir=tmp_path)
+
+
+def test_a_write_that_fails_changes_nothing(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "journal.db"
+    journal = SqlJournal(f"sqlite:///{path}", clock)
+    reader = Reader(journal)
+    reader.append("before")
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON memory_journal_events "
+            "BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
+        )
+        database.commit()
+        with pytest.raises(StoreUnavailableError, match="disk I/O error"):
+            reader.append("lost")
+        database.execute("DROP TRIGGER full")
+        database.commit()
+    assert reader.append("after").number == 2
+    assert reader.values == ["before", "after"]
+    journal.close()
+
+
+def test_a_row_that_is_no_event_is_named_and_nothing_is_changed(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "journal.db"
+    journal = SqlJournal(f"sqlite:///{path}", clock)
+    reader = Reader(journal)
+    for value in range(3):
+        reader.append(value)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE memory_journal_events SET line = '{half' WHERE number = 2")
+        database.commit()
+    other = SqlJournal(f"sqlite:///{path}", clock)
+    with pytest.raises(StoreCorruptedError, match="Row 2 of user:ann"):
+        Reader(other)
+    other.close()
+    journal.close()
+
+
+# Erasing: P24
+
+
+def test_p24_nothing_erased_is_left_in_an_sqlite_file(tmp_path: Path, clock: Clock) -> None:
+    journal = SqlJournal(f"sqlite:///{tmp_path}/journal.db", clock)
+    secrets = [f"secret-{uuid.uuid4()}" for _ in range(200)]
+    reader, other = Reader(journal), Reader(journal, BOB)
+    for secret in secrets:
+        reader.append(secret)
+        other.append("stays")
+    assert reader.journal.erase() == 200
+    journal.close()
+    left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert not [secret for secret in secrets if secret.encode() in left]
+    assert b"stays" in left
+
+
+def test_p24_nothing_erased_is_left_in_a_table(url: str, journal: SqlJournal) -> None:
+    reader, other = Reader(journal), Reader(journal, BOB)
+    reader.append("secret")
+    other.append("stays")
+    assert journal.scopes() == sorted([ANN, BOB], key=lambda scope: scope.storage_key)
+    reader.journal.erase()
+    with journal.reading() as database:
+        rows = str(list(database.exec_driver_sql("SELECT * FROM memory_journal_events")))
+        scopes = str(list(database.exec_driver_sql("SELECT * FROM memory_journal_scopes")))
+    assert "secret" not in rows and "stays" in rows
+    assert "ann" not in scopes
+    assert journal.scopes() == [BOB]
+
+
+# The manager on it
+
+
+def test_a_manager_keeps_its_facts_in_the_database(url: str, tmp_path: Path, clock: Clock) -> None:
+    options: dict[str, Any] = {"journal_url": url, "data_dir": tmp_path / "data", "clock": clock}
+    with MemoryManager("user:ann/session:s1", **options) as memory:
+        memory.set_fact("city", "Oslo")
+        memory.set_fact("city", "Lisbon")
+        memory.add_turn("My name is Ann.", "Hello Ann.")
+        memory.manage_short_term()
+        assert len(memory.receipts()) == 1
+    with MemoryManager("user:ann/session:s1", **options) as memory:
+        assert memory.features.all() == {"city": "Lisbon", "name": "Ann"}
+        assert [version.value for version in memory.features.get_with_history("city").history] == ["Oslo", "Lisbon"]  # type: ignore[union-attr]
+        memory.undo(memory.receipts()[-1])
+        assert memory.get_fact("name") is None
+        memory.for_scope("user:ann").erase()
+        assert memory.features.all() == {}
+    assert not (tmp_path / "data" / "journal").exists()
+
+
+def test_two_managers_on_two_machines_see_each_others_facts(url: str, tmp_path: Path) -> None:
+    with (
+        MemoryManager("user:ann", journal_url=url, data_dir=tmp_path / "one") as one,
+        MemoryManager("user:ann", journal_url=url, data_dir=tmp_path / "other") as other,
+    ):
+        one.set_fact("city", "Oslo")
+        assert '"city": "Oslo"' in other.features.to_prompt()
+        other.set_fact("city", "Lisbon")
+        assert one.get_context().features == '{\n"city": "Lisbon"\n}'
+
+
+def test_a_password_is_not_written_down(tmp_path: Path) -> None:
+    url = "postgresql://ann:hunter2@/nothing?host=/tmp/there-is-no-such-directory"
+    with pytest.raises(StoreUnavailableError) as caught:
+        MemoryManager("user:ann", journal_url=url, data_dir=tmp_path)
+    assert "hunter2" not in str(caught.value)
+    journal = SqlJournal(url)
+    assert "hunter2" not in repr(journal.__dict__["_url"])
