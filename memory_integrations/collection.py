@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from memory_integrations.errors import EmbeddingMismatchError, StoreUnavailableError
 from memory_integrations.layout import DENSE, SPARSE, day_of, key_of, line, metadata_of, speaker_of, text_of
@@ -25,6 +26,19 @@ if TYPE_CHECKING:
 COLLECTION = "memory_integrations"
 PAGE = 256
 """Points a call: the embedded engine holds the interpreter lock for the whole of each."""
+
+
+class Turn:
+    """Whose turn it is to change the memories of a scope: one writer after the other, and erasures among them.
+
+    Attributes:
+        lock: Held while something is written or removed.
+        era: How often the scope was erased in this process.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.era = 0
 
 
 class MemoryCollection:
@@ -54,6 +68,7 @@ class MemoryCollection:
         self.lock = threading.RLock()  # held while a table is filled or ranked
         self._client: QdrantClient | None = None
         self._tables: dict[str, Conversations] = {}
+        self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
         self._orders = itertools.count(time.time_ns())
 
     def open(self) -> QdrantClient:
@@ -95,6 +110,14 @@ class MemoryCollection:
     def next_orders(self, count: int) -> list[int]:
         """Numbers that grow with every message, also over restarts: nanoseconds since the epoch, never twice."""
         return list(itertools.islice(self._orders, count))
+
+    def turn(self, tag: str) -> Turn:
+        """The turn of a scope, for as long as somebody holds it."""
+        with self.lock:
+            turn = self._turns.get(tag)
+            if turn is None:
+                turn = self._turns[tag] = Turn()
+            return turn
 
     def table(self, tag: str) -> Conversations:
         """What ranking knows of a scope's messages; read from the collection at first use."""

@@ -86,6 +86,7 @@ class LongTermMemory:
         self.counter = counter or TokenCounter()
         self._collection = collection
         self._clock = clock
+        self._turn = collection.turn(self.scope.tag)
 
     def open(self) -> None:
         """Open the store now instead of at its first use, so that what is wrong with it shows.
@@ -145,6 +146,26 @@ class LongTermMemory:
             )
         return ids
 
+    @property
+    def era(self) -> int:
+        """How often the scope was erased in this process; see :meth:`store_of`."""
+        return self._turn.era
+
+    def store_of(self, era: int, messages: Sequence[Message]) -> bool:
+        """Store messages that were told in an era; in a later one they are erased, and nothing is done.
+
+        Returns:
+            Whether they were stored.
+
+        Raises:
+            StoreError: They could not be written.
+        """
+        with self._turn.lock:
+            if self._turn.era != era:
+                return False
+            self.store_messages(messages)
+            return True
+
     def store_file_summary(self, filename: str, summary: str, metadata: Mapping[str, Any] | None = None) -> str:
         """Store what a file says; a summary of the same file replaces the one before.
 
@@ -178,29 +199,38 @@ class LongTermMemory:
         from qdrant_client import models
 
         tag = self.scope.tag
-        own = [point for point in self._collection.retrieve(ids) if metadata_of(point).get("scope") == tag]
-        if own:
-            self._bury(own)
-            every = [str(point.id) for point in own if not _is_message(point)]
-            every += [id_ for point in own for id_ in _further_pieces(tag, point)]
-            self._collection.delete(tag, models.PointIdsList(points=list(every)) if every else None)
-        return len(own)
+        with self._turn.lock:
+            own = [point for point in self._collection.retrieve(ids) if metadata_of(point).get("scope") == tag]
+            if own:
+                self._bury(_first_pieces(own))
+                every = [str(point.id) for point in own if not _is_message(point)]
+                every += [id_ for point in own for id_ in _further_pieces(tag, point)]
+                self._collection.delete(tag, models.PointIdsList(points=list(every)) if every else None)
+            return len(own)
 
-    def erase(self, session_id: str | None = None) -> int:
+    def erase(self, session_id: str | None = None, told: Iterable[Message] = ()) -> int:
         """Remove everything of the scope, or of one of its sessions, physically; returns how many memories.
 
         As with :meth:`delete`, a conversation that is told again brings nothing back.
+
+        Args:
+            session_id: The session; None means all.
+            told: Further messages that belong to it and may not be stored yet.
         """
         from qdrant_client import models
 
+        tag = self.scope.tag
         conditions = [] if session_id is None else [equals("metadata.session_id", session_id)]
         # With everything of a scope goes what stores of the scope keep for themselves.
-        tags = [self.scope.tag] if conditions else [self.scope.tag, own_tag(self.scope)]
-        count = self._count(tags, *conditions)
-        for batch in batched(self._collection.scroll(tagged([self.scope.tag], *conditions)), PAGE):
-            self._bury(batch)
-        self._collection.delete(self.scope.tag, models.FilterSelector(filter=tagged(tags, *conditions)))
-        return count
+        tags = [tag] if conditions else [tag, own_tag(self.scope)]
+        with self._turn.lock:
+            self._turn.era += 1
+            count = self._count(tags, *conditions)
+            for batch in batched(self._collection.scroll(tagged([tag], *conditions)), PAGE):
+                self._bury(_first_pieces(batch))
+            self._collection.delete(tag, models.FilterSelector(filter=tagged(tags, *conditions)))
+            self._bury(point_id(tag, message.session_id, message.id) for message in told if message.id)
+            return count
 
     def recorded(self, messages: Iterable[Message]) -> dict[str, datetime | None]:
         """When those messages of this session that were stored before were said, by ids; None for deleted ones."""
@@ -384,6 +414,10 @@ class LongTermMemory:
         """
         if not messages:
             return []
+        with self._turn.lock:
+            return self._write_in_turn(messages, given, kind)
+
+    def _write_in_turn(self, messages: Sequence[tuple[Message, str]], given: Collection[str], kind: str) -> list[str]:
         collection, tag = self._collection, self.scope.tag
         places = [point_id(tag, message.session_id, message.id or "") for message, _ in messages]
         known = self._stored(place for place, (message, _) in zip(places, messages, strict=True) if message.id in given)
@@ -414,17 +448,12 @@ class LongTermMemory:
         collection.note(tag, points)
         return places
 
-    def _bury(self, points: Iterable[Any]) -> None:
+    def _bury(self, places: Iterable[str]) -> None:
         """Put a mark in the place of messages that are deleted: their id, which is a hash, and nothing they said."""
         from qdrant_client import models
 
         mark = {"page_content": "", "metadata": {"scope": DELETED}}
-        marks = [
-            models.PointStruct(id=point.id, vector={}, payload=mark)
-            for point in points
-            if _is_message(point) and not metadata_of(point).get("piece")
-        ]
-        self._collection.upsert(marks)
+        self._collection.upsert(models.PointStruct(id=place, vector={}, payload=mark) for place in places)
 
     def _stored(self, places: Iterable[str]) -> dict[str, list[models.Record]]:
         """The messages that are stored already, by the ids of their first points: each as its points, in order."""
@@ -538,6 +567,11 @@ def _whole(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_message(point: Any) -> bool:
     return metadata_of(point).get("kind") == "message"
+
+
+def _first_pieces(points: Iterable[Any]) -> list[str]:
+    """Of these points, the ids of messages' first pieces: by them a message is known."""
+    return [str(point.id) for point in points if _is_message(point) and not metadata_of(point).get("piece")]
 
 
 def _further_pieces(tag: str, point: Any) -> list[str]:

@@ -743,11 +743,18 @@ class MemoryManager:
         self._open.counter.count_line.cache_clear()
         whole = self.scope == self.scope.owner
         conversations = self._open.conversations_of(self.scope) if whole else [self.short_term]
-        for scope in self._open.scopes_waiting():
-            if scope == self.scope or (whole and scope.owner == self.scope):
-                self._open.stored(scope, self._open.waiting(scope))
-        # First what may be refused, since another process can hold the embedded engine.
-        memories = self.long_term.erase(None if whole else self.scope.session_id)
+        told = [entry.message for conversation in conversations for entry in conversation.entries]
+        mine = [s for s in self._open.scopes_waiting() if s == self.scope or (whole and s.owner == self.scope)]
+        waiting = {scope: self._open.waiting(scope) for scope in mine}
+        for scope, messages in waiting.items():
+            self._open.stored(scope, messages)
+            told += messages
+        try:  # first what may be refused, since another process can hold the embedded engine
+            memories = self.long_term.erase(None if whole else self.scope.session_id, told)
+        except BaseException:
+            for scope, messages in waiting.items():
+                self._open.wait(scope, messages)
+            raise
         for scope in self._managed_sessions(whole):
             self._open.managed(scope).erase()
         return EraseReceipt(
@@ -916,12 +923,13 @@ class MemoryManager:
 
     def _store_waiting(self, *, unanswered: bool) -> None:
         """Store what waits: whole exchanges, or with ``unanswered`` everything."""
-        waiting = self._open.waiting(self.scope)
-        answers = (i for i in range(len(waiting) - 1, -1, -1) if waiting[i].role == "assistant" and waiting[i].text)
-        ready = waiting if unanswered else waiting[: next(answers, -1) + 1]
-        if ready:
-            self.long_term.store_messages(ready)
-            self._open.stored(self.scope, ready)
+        stored = False
+        while not stored:  # where an erasure came in between, it goes on with what was told since
+            era, waiting = self.long_term.era, self._open.waiting(self.scope)
+            answers = (i for i in range(len(waiting) - 1, -1, -1) if waiting[i].role == "assistant" and waiting[i].text)
+            ready = waiting if unanswered else waiting[: next(answers, -1) + 1]
+            stored = not ready or self.long_term.store_of(era, ready)
+        self._open.stored(self.scope, ready)
 
     def _conversation(self, session_id: str | None) -> ShortTermMemory:
         """The conversation of a session of this scope's user."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -12,8 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Clock
 
-from memory_integrations import MemoryManager, Message, MessageError, ShortTermPolicy, StoreUnavailableError, ToolCall
+from memory_integrations import (
+    LongTermMemory,
+    MemoryManager,
+    Message,
+    MessageError,
+    ShortTermPolicy,
+    StoreUnavailableError,
+    ToolCall,
+)
 from memory_integrations.delimiters import delimit
+from memory_integrations.embeddings import StaticEmbeddings
 from memory_integrations.views import BudgetWarning
 
 OpenManager = Callable[..., MemoryManager]
@@ -230,6 +241,82 @@ def test_p24_what_was_erased_does_not_come_back_either(manager: OpenManager, sco
     memory.follow([*said, Message("user", "Who am I?", id="q2"), Message("assistant", "I do not know", id="a2")])
     assert stored(memory) == ["q2", "a2"]
     assert memory.get_fact("name") is None
+
+
+@pytest.mark.parametrize("scope", ["user:ann", "user:ann/session:s1"])
+def test_p24_what_was_never_stored_does_not_come_back_either(manager: OpenManager, scope: str) -> None:
+    """The answer that an exchange waited for comes after the erasure, with the conversation told again."""
+    memory = manager()
+    said = [Message("user", "My name is Ann.", id="q")]
+    memory.follow(said)  # waits
+    memory.for_scope(scope).erase()
+    memory.follow([*said, Message("assistant", "Hello", id="a")])
+    assert stored(memory) == held(memory) == ["a"]
+    memory.close()
+    again = manager()
+    again.follow([*said, Message("user", "Who am I?", id="q2")], unanswered=True)
+    assert stored(again) == ["a", "q2"]
+
+
+class Slow(StaticEmbeddings):
+    """Says that it is at work, and waits until it may go on."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.begun.set()
+        assert self.go_on.wait(10)
+        return super().embed_documents(texts)
+
+
+@pytest.mark.parametrize("scope", ["user:ann", "user:ann/session:s1"])
+def test_p24_an_erasure_waits_for_a_write_under_way(manager: OpenManager, scope: str) -> None:
+    slow = Slow()
+    memory = manager(embeddings=slow)
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(memory.follow, talk(1))
+        assert slow.begun.wait(10)
+        erasing = pool.submit(memory.for_scope(scope).erase)
+        slow.go_on.set()
+        writing.result(10)
+        assert erasing.result(10).memories == 2
+    assert stored(memory) == []
+
+
+def test_p24_what_was_about_to_be_written_is_not_written_after_an_erasure(
+    manager: OpenManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = manager()
+    real = LongTermMemory.store_of
+    erased: list[int] = []
+
+    def erase_first(self: LongTermMemory, era: int, messages: Any) -> bool:
+        if not erased:  # another thread's erasure comes in between
+            erased.append(memory.for_scope("user:ann").erase().messages)
+        return real(self, era, messages)
+
+    monkeypatch.setattr(LongTermMemory, "store_of", erase_first)
+    memory.follow(talk(1))
+    assert erased == [2]
+    assert stored(memory) == held(memory) == []
+
+
+def test_p24_an_erasure_that_is_refused_leaves_what_waits(
+    manager: OpenManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = manager()
+    memory.follow([Message("user", "Hello", id="q")])
+
+    def refuse(*given: Any) -> int:
+        raise StoreUnavailableError("locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LongTermMemory, "erase", refuse)
+        with pytest.raises(StoreUnavailableError):
+            memory.erase()
+    memory.flush()
+    assert stored(memory) == ["q"]
 
 
 def test_what_is_stored_on_purpose_comes_back(manager: OpenManager) -> None:
