@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any, Literal
@@ -19,7 +19,14 @@ from memory_integrations.manager_prompts import FORMAT, HUMAN, STRUCTURED, SYSTE
 from memory_integrations.messages import transcript_line
 from memory_integrations.plans import ManagementPlan, ManagementRequest, planned
 from memory_integrations.policies import Entry, ShortTermPolicy, evictable
-from memory_integrations.replies import Reply, UnreadableReplyError, as_decisions, read_reply
+from memory_integrations.replies import (
+    Proposed,
+    Reply,
+    UnreadableReplyError,
+    decide_entries,
+    extract_facts,
+    read_reply,
+)
 from memory_integrations.rules import duplicates
 from memory_integrations.tokens import TokenCounter
 
@@ -71,7 +78,7 @@ def build_manager_chain(
     prompt: ChatPromptTemplate | None = None,
     counter: TokenCounter | None = None,
 ) -> Runnable[ManagementRequest, ManagementPlan]:
-    """The manager as a chain: ``prompt | model | parse | validate``.
+    """The manager as a chain: ``prompt | model | parse | validate``, where ``extract_facts`` is a step of parsing.
 
     A model with structured output is asked by a schema, any other for JSON in plain text; an answer that cannot be read
     is asked for once more, in plain text. What still cannot be read gives a plan that ``failed``; what the model itself
@@ -118,7 +125,9 @@ def build_manager_chain(
         request, reply = asked["request"], asked["reply"]
         if isinstance(reply, UnreadableReplyError):
             return _failed(request, str(reply), Reply((), (), reply.usage, reply.calls))
-        proposed, unread = as_decisions(reply, asked["aliases"], list(request.facts))
+        proposed, unread = (
+            entries + facts for entries, facts in zip(asked["decided"], asked["facts_changed"], strict=True)
+        )
         if unread and not proposed:
             return _failed(request, f"no part of the answer is a decision: {unread[0].why}", reply)
         return planned(
@@ -131,8 +140,21 @@ def build_manager_chain(
             usage=reply.usage,
         )
 
-    answered = RunnablePassthrough.assign(reply=ask) | RunnableLambda(finish, name="validate")
-    chain = RunnableLambda(prepare, name="prepare") | answered
+    def reading(read: Callable[[Reply, Mapping[str, Entry], Sequence[str]], Proposed]) -> Runnable[Any, Proposed]:
+        def step(asked: dict[str, Any]) -> Proposed:
+            reply = asked["reply"]
+            unreadable = isinstance(reply, UnreadableReplyError)
+            return ([], []) if unreadable else read(reply, asked["aliases"], list(asked["request"].facts))
+
+        return RunnableLambda(step, name=read.__name__)
+
+    read = RunnablePassthrough.assign(decided=reading(decide_entries), facts_changed=reading(extract_facts))
+    chain = (
+        RunnableLambda(prepare, name="prepare")
+        | RunnablePassthrough.assign(reply=ask)
+        | read
+        | RunnableLambda(finish, name="validate")
+    )
     return chain.with_config(run_name="memory_manager")
 
 

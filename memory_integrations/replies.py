@@ -10,7 +10,7 @@ import ast
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,22 +123,35 @@ def _python_in(text: str) -> Iterator[Any]:
             return
 
 
-def as_decisions(
-    reply: Reply, aliases: Mapping[str, Entry], known_keys: Sequence[str]
-) -> tuple[list[Decision], list[Skipped]]:
-    """What a reply proposes, and those parts of it that are no proposals, with the reason.
+Proposed = tuple[list[Decision], list[Skipped]]
+"""What a reply proposes, and those parts of it that are no proposals, with the reason."""
+
+
+def decide_entries(reply: Reply, aliases: Mapping[str, Entry], known_keys: Sequence[str]) -> Proposed:
+    """What a reply proposes for entries.
 
     Args:
         reply: The reply.
         aliases: The entries by the names that the model was shown.
         known_keys: The keys of known facts, whose spelling a proposed key takes on.
     """
+    return _proposed(reply.decisions, _entry_decision, aliases, known_keys)
+
+
+def extract_facts(reply: Reply, aliases: Mapping[str, Entry], known_keys: Sequence[str]) -> Proposed:
+    """What a reply proposes for facts: which to set and which to remove; see :func:`decide_entries`."""
+    return _proposed(reply.facts, _fact_decision, aliases, known_keys)
+
+
+def _proposed(
+    items: Sequence[Any],
+    read: Callable[[Mapping[str, Any], Mapping[str, Entry], Sequence[str]], Decision | str],
+    aliases: Mapping[str, Entry],
+    known_keys: Sequence[str],
+) -> Proposed:
     proposed: list[Decision] = []
     skipped: list[Skipped] = []
-    for item, read in [
-        *((item, _entry_decision) for item in reply.decisions),
-        *((item, _fact_decision) for item in reply.facts),
-    ]:
+    for item in items:
         found = read(item, aliases, known_keys) if isinstance(item, Mapping) else f"it is no object: {_start(item)}"
         if isinstance(found, str):
             named = item.get("id") or item.get("from") if isinstance(item, Mapping) else None
