@@ -63,6 +63,7 @@ _UNIQUE = 16  # characters of an id that nobody else's message has by chance
 _RECENT_USERS = 256  # whose facts stay in memory while nobody uses them
 _RECALLED = 50  # memories that a context recalls at most; the budget decides how many
 _SHOWN_ANYWAY = 10  # so many of them may be in the conversation that a model sees anyway
+_NO_FACT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -632,43 +633,8 @@ class MemoryManager:
             StoreError: A fact or an original could not be written; the facts before it were, the entries are unchanged.
         """
         self._expect_own("plan", plan.scope)
-        memory = self.short_term
-        before, tokens_before = memory.entries, memory.total_tokens
-        if plan.failed:
-            return ManagementReceipt(
-                skipped=plan.skipped, failed=plan.failed, tokens_before=tokens_before, tokens_after=tokens_before,
-                calls=plan.calls, usage=plan.usage,
-            )  # fmt: skip
-        current, changed = _unchanged(plan, before)
-        accepted, refused = validate(current, before, memory.policy, self._open.counter.count)
-        done: list[Decision] = []
-        events: list[int] = []
-        skipped = [*plan.skipped, *changed, *refused]
-        for decision in accepted:
-            why = self._learn(decision, plan.source, events)
-            if why:
-                skipped.append(Skipped(decision, why))
-            else:
-                done.append(decision)
-        receipt = ManagementReceipt(
-            decisions=tuple(done),
-            skipped=tuple(skipped),
-            tokens_before=tokens_before,
-            tokens_after=sum(entry.tokens for entry in applied(before, done, self._open.counter.count)),
-            calls=plan.calls,
-            usage=plan.usage,
-            entries_before=tuple(before),
-            fact_events=tuple(events),
-            scope=str(self.scope),
-        )
-        if done:
-            receipt = self._write_down(receipt)
-        for decision in done:
-            if isinstance(decision, Delete):
-                memory.delete(decision.entry_id)
-            elif isinstance(decision, Compress):
-                memory.compress_entry(decision.entry_id, decision.content)
-        return receipt
+        with self.short_term.held():  # what is said meanwhile waits: it must not evict what is being changed
+            return self._carry_out(plan)
 
     def expand(self, entry_id: str) -> Entry:
         """Bring what a compressed entry said in full back into views, also where the entry was evicted since.
@@ -713,9 +679,9 @@ class MemoryManager:
         if receipt.number is not None:
             self._open.managed(self.scope).take_back(receipt.number)
         before = {entry.id for entry in receipt.entries_before}  # nothing, where it was read from the journal
-        entries = undone(receipt.entries_before, self.short_term.entries, receipt.decisions)
-        self.short_term.restore(entries)
-        self.short_term.forget_managed({decision.entry_id for decision in receipt.decisions} - before)
+        with self.short_term.held():
+            self.short_term.restore(undone(receipt.entries_before, self.short_term.entries, receipt.decisions))
+            self.short_term.forget_managed({decision.entry_id for decision in receipt.decisions} - before)
 
     # The whole
 
@@ -962,8 +928,58 @@ class MemoryManager:
         except Exception as error:
             return _failed(request, error)
 
-    def _learn(self, decision: Decision, source: str, events: list[int]) -> str | None:
-        """Change the fact that a decision is about, and note the event; or say why not."""
+    def _carry_out(self, plan: ManagementPlan) -> ManagementReceipt:
+        memory = self.short_term
+        before, tokens_before = memory.entries, memory.total_tokens
+        if plan.failed:
+            return ManagementReceipt(
+                skipped=plan.skipped, failed=plan.failed, tokens_before=tokens_before, tokens_after=tokens_before,
+                calls=plan.calls, usage=plan.usage,
+            )  # fmt: skip
+        current, changed = _unchanged(plan, before)
+        accepted, refused = validate(current, before, memory.policy, self._open.counter.count)
+        self.features.refresh()
+        done: list[Decision] = []
+        events: list[int] = []
+        learnt: set[str] = set()
+        skipped = [*plan.skipped, *changed, *refused]
+        for decision in accepted:
+            why = self._changed_since(decision, plan, learnt) or self._learn(decision, plan.source, events, learnt)
+            if why:
+                skipped.append(Skipped(decision, why))
+            else:
+                done.append(decision)
+        receipt = ManagementReceipt(
+            decisions=tuple(done),
+            skipped=tuple(skipped),
+            tokens_before=tokens_before,
+            tokens_after=sum(entry.tokens for entry in applied(before, done, self._open.counter.count)),
+            calls=plan.calls,
+            usage=plan.usage,
+            entries_before=tuple(before),
+            fact_events=tuple(events),
+            scope=str(self.scope),
+        )
+        if done:
+            receipt = self._write_down(receipt)
+        for decision in done:
+            if isinstance(decision, Delete):
+                memory.delete(decision.entry_id)
+            elif isinstance(decision, Compress):
+                memory.compress_entry(decision.entry_id, decision.content)
+        return receipt
+
+    def _changed_since(self, decision: Decision, plan: ManagementPlan, learnt: Collection[str]) -> str | None:
+        """Why a decision on a fact comes too late; of a plan made by hand it is not known what it was made for."""
+        if not plan.before or not isinstance(decision, Promote | Forget) or decision.key in learnt:
+            return None
+        now, was = self.features.get(decision.key, _NO_FACT), plan.facts.get(decision.key, _NO_FACT)
+        if now is was or now == was or (isinstance(decision, Promote) and now == decision.value):
+            return None
+        return "the fact was changed after the plan was made"
+
+    def _learn(self, decision: Decision, source: str, events: list[int], learnt: set[str]) -> str | None:
+        """Change the fact that a decision is about, and note the event and the key; or say why not."""
         features = self.features
         if isinstance(decision, Forget):
             event = features.retract(decision.key, source, decision.entry_id)
@@ -978,6 +994,8 @@ class MemoryManager:
             except FactError as error:
                 return str(error)
             events.append(event)
+        if isinstance(decision, Promote | Forget):
+            learnt.add(decision.key)
         return None
 
     def _write_down(self, receipt: ManagementReceipt) -> ManagementReceipt:

@@ -54,7 +54,7 @@ class ManagementPlan:
         usage: Tokens that the model calls took, ``input_tokens`` and ``output_tokens``, as far as models say.
         before: The entries that it was made for; what changed since is left as it is.
         after: The entries as they will be.
-        facts: The facts that were known.
+        facts: The facts that were known; where there is a ``before``, one that changed since is left as it is.
     """
 
     decisions: tuple[Decision, ...] = ()

@@ -6,6 +6,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -76,6 +77,10 @@ class ShortTermMemory:
         self._prepared: _Prepared | None = None
 
     # Writing
+
+    def held(self) -> AbstractContextManager[Any]:
+        """Lets several calls of this thread be one step: other threads' changes wait until it is left."""
+        return self._lock
 
     def add(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from memory_integrations import (
     Message,
     Promote,
     ShortTermPolicy,
+    manager,
 )
 
 Open = Callable[..., MemoryManager]
@@ -203,3 +205,58 @@ async def test_p35_resuming_has_its_async_form(opened: Open) -> None:
     memory = opened()
     assert len(await memory.aresume()) == 7
     assert len(await memory.areceipts()) == 1
+
+
+def test_a_fact_that_was_changed_after_the_plan_was_made_is_left_as_it_is(opened: Open) -> None:
+    memory = opened()
+    memory.follow(SAID)
+    plan = memory.manage_short_term(dry_run=True)
+    assert isinstance(plan, ManagementPlan)
+    assert any(isinstance(decision, Promote) for decision in plan.decisions)
+    memory.set_fact("city", "Porto")
+    receipt = memory.apply(plan)
+    assert isinstance(receipt, ManagementReceipt)
+    assert memory.get_fact("city") == "Porto"
+    assert [one.why for one in receipt.skipped] == ["the fact was changed after the plan was made"]
+
+
+def test_a_plan_may_set_a_fact_and_remove_it(opened: Open) -> None:
+    memory = opened()
+    memory.follow(SAID)
+    before = tuple(memory.short_term.entries)
+    plan = ManagementPlan((Promote("m3", "city", "Lisbon"), Forget("m5", "city")), before=before)
+    assert len(memory.apply(plan).decisions) == 2
+    assert memory.get_fact("city") is None
+
+
+@pytest.mark.parametrize("step", ["apply", "undo"])
+def test_what_is_said_while_a_plan_is_carried_out_or_taken_back_stays(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    memory = opened(short_term_policy=ShortTermPolicy(min_entries=0, max_tokens=120))
+    memory.follow(SAID)
+
+    def speak() -> None:
+        for number in range(20):
+            memory.short_term.add(f"Said meanwhile, number {number}.")
+
+    speaking = threading.Thread(target=speak)
+
+    def meanwhile(inner: Callable[..., Any]) -> Callable[..., Any]:
+        def patched(*args: Any) -> Any:
+            result = inner(*args)
+            speaking.start()
+            speaking.join(0.2)
+            return result
+
+        return patched
+
+    if step == "apply":
+        monkeypatch.setattr(MemoryManager, "_write_down", meanwhile(MemoryManager._write_down))
+    receipt = memory.apply(PLAN)
+    assert len(receipt.decisions) == 3
+    if step == "undo":
+        monkeypatch.setattr(manager, "undone", meanwhile(manager.undone))
+        memory.undo(receipt)
+    speaking.join()
+    assert list(shown(memory).values())[-1] == "Said meanwhile, number 19."
