@@ -125,7 +125,9 @@ class ManagedChatMemory(BaseMemory):
         entries = memory.short_term.entries
         asked = next((entry for entry in reversed(entries) if entry.role == "user"), None)
         query = input.content if isinstance(input, ChatMessage) else input
-        is_put = asked is not None and (query is None or (asked is entries[-1] and asked.content == query))
+        # An agent that hands over has put its calls and their results by then.
+        last = next((e for e in reversed(entries) if e.role != "tool" and not e.message.tool_calls), None)
+        is_put = asked is not None and (query is None or (asked is last and asked.content == query))
         spent = initial_token_count if is_put or not query else initial_token_count + self._count(query)
         context = memory.get_context(
             strip_injected(asked.content) if asked is not None and is_put else query,

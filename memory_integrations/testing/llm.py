@@ -19,12 +19,14 @@ from llama_index.core.base.llms.types import (
     CompletionResponseGen,
     LLMMetadata,
     MessageRole,
+    TextBlock,
     ToolCallBlock,
 )
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from pydantic import PrivateAttr
 
+from memory_integrations.delimiters import delimit
 from memory_integrations.langchain.messages import to_langchain
 from memory_integrations.llama_index.messages import from_llama_index, own
 from memory_integrations.testing.answers import fail_where_asked
@@ -36,13 +38,17 @@ _FOLLOW_UP = re.compile(
     r"<Follow Up Message>\n(?P<a>.*)\n\s*<Standalone question>|Follow Up Input: (?P<b>.*)\n\s*Standalone question:",
     re.DOTALL,
 )
+# Where LlamaIndex's own prompts hold memories: the blocks of its Memory, and what a query engine found.
+_MEMORY = re.compile(r"\s*<memory>\n(.*?)\n</memory>\s*", re.DOTALL)
+_BLOCK = re.compile(r"<(facts|recalled)>\n(.*?)\n</\1>", re.DOTALL)
+_FOUND = re.compile(r"Context information is below\.\n-+\n(.*)\n-+\n.*?\nQuery: (.*)\nAnswer:\s*", re.DOTALL)
 
 
 class StandInLLM(FunctionCallingLLM):
     """A stand-in for a LlamaIndex LLM, NOT a language model: it answers as :class:`StandInChatModel` does.
 
-    It calls tools as that does, answers a ReAct agent in its form, and a condensing chat engine with the question as it
-    is.
+    It calls tools as that does, reads what LlamaIndex's ``Memory`` and query engines put into a prompt, and answers a
+    ReAct agent in its form, and a condensing chat engine with the question as it is.
 
     Args:
         delay: Seconds before each streamed word.
@@ -160,7 +166,7 @@ class StandInLLM(FunctionCallingLLM):
         if (asked := _FOLLOW_UP.search(messages[-1].content or "")) is not None:
             return ChatResponse(message=ChatMessage((asked["a"] or asked["b"]).strip(), role=MessageRole.ASSISTANT))
         options = {name: kwargs[name] for name in ("tools", "tool_choice") if kwargs.get(name)}
-        said = [to_langchain(from_llama_index(message)) for message in messages]
+        said = [to_langchain(from_llama_index(_marked(message))) for message in messages]
         reply = StandInChatModel().invoke(said, **options)
         text = str(reply.text)
         if all(mark in (messages[0].content or "") for mark in _REACT):
@@ -184,3 +190,15 @@ class StandInLLM(FunctionCallingLLM):
                 message.blocks += [block for block in reply.message.blocks if isinstance(block, ToolCallBlock)]
             yield ChatResponse(message=message, delta=word, raw=reply.raw)
         fail_where_asked(self.fail_after)
+
+
+def _marked(message: ChatMessage) -> ChatMessage:
+    """A copy in which memories are marked as the stand-in reads them."""
+    copy = own(message)
+    for block in copy.blocks:
+        if isinstance(block, TextBlock):
+            text = _MEMORY.sub(lambda memory: _BLOCK.sub(r"<memory:\1>\n\2\n</memory:\1>", memory[1]), block.text)
+            if (found := _FOUND.fullmatch(text)) is not None:
+                text = f"{delimit('recalled', found[1])}\n{found[2]}"
+            block.text = text
+    return copy

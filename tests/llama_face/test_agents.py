@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("llama_index.core")
 
 from llama_helpers import AGENTS, SYSTEM, function_agent, given, react_agent, run, streaming_agent, workflow
-from llama_index.core.agent.workflow import FunctionAgent, ReActAgent
-from llama_index.core.base.llms.types import ChatMessage, MessageRole, ToolCallBlock
+from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActAgent
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, TextBlock, ToolCallBlock
 from llama_index.core.tools import FunctionTool
 from llama_index.core.workflow import Context
 from strategies import Clock
@@ -104,6 +104,14 @@ async def test_p10_nothing_injected_is_stored(agent: Any, memory: MemoryManager)
     assert not [text for text in kept if "<memory:" in text]
 
 
+async def test_a_question_in_two_blocks_is_known_at_each_step(memory: MemoryManager) -> None:
+    llm = StandInLLM()
+    asked = ChatMessage(blocks=[TextBlock(text="Please call tide."), TextBlock(text="Which instrument do I play?")])
+    await function_agent(llm, [TIDE]).run(user_msg=asked, memory=in_session(memory))
+    assert [message.role.value for message in llm.seen[-1]] == ["system", "user", "assistant", "tool"]
+    assert llm.seen[0][1] == llm.seen[-1][1]
+
+
 async def test_the_state_of_a_workflow_stays_out_of_memory(memory: MemoryManager) -> None:
     """An agent writes its state into the message that it was given."""
     llm, chat_memory = StandInLLM(), in_session(memory)
@@ -112,6 +120,34 @@ async def test_the_state_of_a_workflow_stays_out_of_memory(memory: MemoryManager
     assert "lamp" in str(llm.seen[-1][-1].blocks[-1].text)  # type: ignore[union-attr]
     assert chat_memory.get_all()[0].content == "Where do I live?"
     assert "lamp" not in given(chat_memory.get())
+
+
+class HandsOver(StandInLLM):
+    """Hands over to the carpenter, who answers."""
+
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        reply = super().chat(messages, **kwargs)
+        if "harbour" not in str(messages[0].content):
+            return reply
+        order = {"to_agent": "carpenter", "reason": "Wood."}
+        call = ToolCallBlock(tool_call_id="call_1", tool_name="handoff", tool_kwargs=order)
+        return ChatResponse(message=ChatMessage(role="assistant", blocks=[call]))
+
+
+async def test_an_agent_that_is_handed_over_to_gets_memory_where_the_first_got_it(memory: MemoryManager) -> None:
+    """The first one's call and its result are put by then: the question is no longer the last message."""
+    llm, chat_memory = HandsOver(), in_session(memory)
+    agents = [
+        FunctionAgent(name=name, description=text, llm=llm, system_prompt=text, streaming=False)
+        for name, text in (("pilot", "Knows the harbour."), ("carpenter", "Knows wood."))
+    ]
+    made = AgentWorkflow(agents=agents, root_agent="pilot")
+    await run(made, "Which instrument do I play?", chat_memory)
+    first, second = llm.seen
+    assert [message.role.value for message in first] == ["system", "user"]
+    assert [message.role.value for message in second] == ["system", "user", "assistant", "tool"]
+    assert first[1] == second[1]
+    assert "<memory:facts>" in str(second[1].content)
 
 
 async def test_a_run_with_the_whole_history_stores_it_once(memory: MemoryManager) -> None:

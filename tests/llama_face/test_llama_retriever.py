@@ -91,6 +91,7 @@ def test_a_query_engine_answers_from_it(memory: MemoryManager) -> None:
     )
     response = engine.query("Which instrument do I play?")
     assert "I play the oboe in an orchestra." in given(llm.seen[-1])
+    assert str(response) == 'You said: "I play the oboe in an orchestra." (1 May 2024)'
     assert response.source_nodes
 
 

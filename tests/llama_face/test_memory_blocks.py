@@ -84,10 +84,13 @@ async def test_blocks_stand_in_the_system_or_the_user_message(memory: MemoryMana
 
 async def test_an_engine_and_an_agent_are_given_them(memory: MemoryManager) -> None:
     llm = StandInLLM()
-    await simple(llm, with_blocks(memory)).achat("Which instrument do I play?")
+    answer = await simple(llm, with_blocks(memory)).achat("Which instrument do I play?")
+    assert str(answer) == 'You said: "I play the oboe in an orchestra." (1 May 2024)'
     assert "oboe" in given(llm.seen[-1])
     assert SYSTEM in given(llm.seen[-1])
-    await run(function_agent(llm), "Which instrument do I play?", with_blocks(memory, "s2"))
+    of_user = with_blocks(memory, "s2", insert_method=InsertMethod.USER)
+    assert "oboe" in await run(function_agent(llm), "Which instrument do I play?", of_user)
+    assert await run(function_agent(llm), "I saw a whale.", of_user) == "Noted: I saw a whale."
     assert "oboe" in given(llm.seen[-1])
 
 
