@@ -31,7 +31,8 @@ class FeatureMemoryBlock(BaseMemoryBlock[str]):
         memory: The memory of the user.
         max_tokens: The budget in tokens; None means no limit.
         include_history: Whether a fact's former values are shown.
-        priority: 0 is never truncated. Truncated, the facts that changed longest ago go first.
+        priority: 0 is never truncated; of the others LlamaIndex truncates the lowest number first. Truncated, the facts
+            that changed longest ago go first.
     """
 
     name: str = "facts"
@@ -69,13 +70,15 @@ class LongTermMemoryBlock(BaseMemoryBlock[str]):
         k: How many memories at most.
         max_tokens: The budget in tokens.
         remember_all: Whether messages are stored when they are first seen, instead of when they are ejected.
-        priority: 0 is never truncated. Truncated, the worst matches go first.
+        priority: 0 is never truncated; of the others LlamaIndex truncates the lowest number first. Truncated, the worst
+            matches go first.
 
     A put that fails raises, as does the get that found something to store; the messages wait, and the next call of
     either stores them.
     """
 
     name: str = "recalled"
+    priority: int = 1
     memory: InstanceOf[MemoryManager] = Field(exclude=True)
     k: int = Field(default=10, ge=1)
     max_tokens: int = 1000
