@@ -559,6 +559,29 @@ class MemoryManager:
         self.short_term.extend(message for message in said if not self.short_term.knows(message))
         return said
 
+    def still_there(self, messages: Sequence[Message]) -> list[Message]:
+        """Those messages of a former state of this session that were not erased, deleted or forgotten since.
+
+        What long-term memory does not keep, such as the work of tools, goes with the user's message before it.
+
+        Args:
+            messages: The conversation as it was, oldest first, with its ids and times.
+
+        Raises:
+            StoreError: A store cannot be read.
+        """
+        cleared, recorded = self._open.managed(self.scope).cleared(), self.long_term.recorded(messages)
+        kept: list[Message] = []
+        turn_is_gone = bool(recorded) and not any(recorded.values())  # what comes before the first question
+        for message in messages:
+            is_deleted = message.id in recorded and recorded[message.id] is None
+            if message.role == "user":
+                turn_is_gone = is_deleted
+            is_cleared = cleared is not None and message.created_at is not None and message.created_at <= cleared
+            if not (is_deleted or is_cleared or (turn_is_gone and message.id not in recorded)):
+                kept.append(message)
+        return kept
+
     def clear_session(self) -> int:
         """Forget the scope's short-term conversation for good; returns how many messages it had. The rest stays.
 
@@ -844,6 +867,10 @@ class MemoryManager:
     async def aresume(self) -> list[Message]:
         """Async twin of :meth:`resume`."""
         return await asyncio.to_thread(self.resume)
+
+    async def astill_there(self, messages: Sequence[Message]) -> list[Message]:
+        """Async twin of :meth:`still_there`."""
+        return await asyncio.to_thread(self.still_there, messages)
 
     async def aget_stats(self) -> dict[str, Any]:
         """Async twin of :meth:`get_stats`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock
@@ -162,7 +164,7 @@ class ManagedChatMemory(BaseMemory):
         memory = self._begun()
         conversation = conversation_of(memory)
         with conversation.lock:
-            self._follow(memory, [conversation.new(self._read(message)) for message in messages])
+            self._follow(memory, [conversation.new(self._read(message), memory.short_term) for message in messages])
 
     def set(self, messages: Sequence[ChatMessage]) -> None:
         """Make this the conversation. Messages that were put before are known again, and stored no second time.
@@ -187,7 +189,7 @@ class ManagedChatMemory(BaseMemory):
         """Forget the conversation. What was remembered of it in long-term memory stays: see ``MemoryManager.erase``."""
         conversation = conversation_of(self.memory)
         with conversation.lock:
-            conversation.forget()
+            conversation.forget(self.memory.short_term)
             self.memory.clear_session()
 
     # Serialisation
@@ -199,6 +201,7 @@ class ManagedChatMemory(BaseMemory):
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """The chat memory as JSON: where its memory is, and the conversation as it is now."""
+        entries = self._begun().short_term.entries
         return {
             **self.model_dump(**kwargs),
             "class_name": self.class_name(),
@@ -207,7 +210,10 @@ class ManagedChatMemory(BaseMemory):
                 **self.memory.options,
                 "policy": _POLICY.dump_python(self.memory.short_term.policy, mode="json"),
             },
-            "chat_history": [message.model_dump(mode="json") for message in self.get_all()],
+            "chat_history": [
+                to_llama_index(entry.original or entry.message).model_dump(mode="json") for entry in entries
+            ],
+            "told": [[entry.id, entry.created_at.isoformat()] for entry in entries],
         }
 
     @classmethod
@@ -217,7 +223,7 @@ class ManagedChatMemory(BaseMemory):
         """The chat memory of what :meth:`to_dict` gave.
 
         Its session goes on where it is now. Where this process had nothing of it, the conversation is the one that it
-        had, and what was stored of the session since.
+        had, without what was erased, deleted or reset since, and with what was stored of the session since.
 
         Args:
             data: What :meth:`to_dict` gave.
@@ -233,7 +239,7 @@ class ManagedChatMemory(BaseMemory):
         conversation = conversation_of(made._begun())
         with conversation.lock:
             if not conversation.begun:
-                made._restore([ChatMessage.model_validate(message) for message in data["chat_history"]])
+                made._restore(data["chat_history"], data["told"])
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -249,10 +255,19 @@ class ManagedChatMemory(BaseMemory):
         conversation_of(self.memory).resume(self.memory)
         return self.memory
 
-    def _restore(self, history: list[ChatMessage]) -> None:
-        """Set a history as it was once, and what was said after it."""
-        resumed = self.get_all()
-        self.set(history)
+    def _restore(self, history: list[Any], told: list[list[str]]) -> None:
+        """Set a history as it was once, as far as it is still there, and what was said after it."""
+        resumed, session = self.get_all(), self.memory.scope.session_id
+        said = [
+            replace(
+                from_llama_index(ChatMessage.model_validate(message)),
+                id=id_,
+                session_id=session,
+                created_at=datetime.fromisoformat(at),
+            )
+            for message, (id_, at) in zip(history, told, strict=True)
+        ]
+        self.set(list(map(to_llama_index, self.memory.still_there(said))))
         before = {entry.id for entry in self.memory.short_term.entries}
         ids = [message._of.id for message in resumed if message._of is not None]
         latest = max((i for i, id_ in enumerate(ids) if id_ in before), default=-1)

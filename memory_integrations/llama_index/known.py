@@ -28,6 +28,7 @@ class Conversation:
         self.begun = False
         """Whether something was told in this process, and not only resumed."""
         self._said: dict[str, Hashable] = {}
+        self._forgotten: set[str] = set()
         self._resumed = False
         self._recollected = False
 
@@ -56,9 +57,10 @@ class Conversation:
                 self._note([said for said in memory.long_term.messages(session) if said.session_id == session])
                 self._recollected = True
 
-    def forget(self) -> None:
-        """Forget what was said; it does not come back."""
+    def forget(self, memory: ShortTermMemory) -> None:
+        """Forget what was said; it does not come back. Told again, it is said anew."""
         with self.lock:
+            self._forgotten = {*self._said, *(entry.id for entry in memory.entries)}
             self._said.clear()
             self._resumed = True
 
@@ -71,6 +73,7 @@ class Conversation:
         """
         self.begun = True
         self._note([entry.original or entry.message for entry in memory.entries])
+        told = [self._here(message, memory) for message in told]
         ids = _match(list(self._said.items()), [(message.id, _said(message)) for message in told])
         named = [replace(message, id=id_ or new_id()) for message, id_ in zip(told, ids, strict=True)]
         self._note(named)
@@ -81,12 +84,22 @@ class Conversation:
         known = {*self._said, *(entry.id for entry in memory.entries)}
         return [message for message in self.named(told, memory) if message.id not in known]
 
-    def new(self, message: Message) -> Message:
+    def new(self, message: Message, memory: ShortTermMemory) -> Message:
         """A message that is said now, under an id."""
         self.begun = True
+        message = self._here(message, memory)
         named = message if message.id and message.id not in self._said else replace(message, id=new_id())
         self._note([named])
         return named
+
+    def _here(self, message: Message, memory: ShortTermMemory) -> Message:
+        """The message as one of this conversation: copied from another, or forgotten here, it is said anew."""
+        id_ = message.id
+        if id_ is None or id_ in self._said or memory.get(id_) is not None:
+            return message
+        if message.session_id in (None, memory.session_id) and id_ not in self._forgotten:
+            return message
+        return replace(message, id=None, session_id=None, created_at=None)
 
     def _note(self, messages: Sequence[Message]) -> None:
         for message in messages:

@@ -22,7 +22,7 @@ def told(texts: Any) -> list[Message]:
 
 def conversation(texts: Any) -> tuple[Conversation, list[str | None]]:
     made = Conversation()
-    return made, [made.new(message).id for message in told(texts)]
+    return made, [made.new(message, ShortTermMemory()).id for message in told(texts)]
 
 
 def ids(made: Conversation, messages: list[Message]) -> list[str | None]:
@@ -91,5 +91,5 @@ def test_what_is_unknown_is_new() -> None:
 
 def test_what_was_forgotten_is_new() -> None:
     made, known = conversation(["one", "two"])
-    made.forget()
+    made.forget(ShortTermMemory())
     assert not set(ids(made, told(["one", "two"]))) & set(known)
