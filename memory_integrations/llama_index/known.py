@@ -13,7 +13,7 @@ from memory_integrations.manager import MemoryManager
 from memory_integrations.messages import Message
 from memory_integrations.short_term import ShortTermMemory
 
-_KNOWN = 5_000
+_KNOWN = 50_000
 """Of so many messages of a session, the latest, it is known what they said."""
 _CERTAIN = 3
 """So many messages in a row that say what was said last are those."""
@@ -27,7 +27,7 @@ class Conversation:
         """Held while messages are named and taken in, so that none is named twice."""
         self.begun = False
         """Whether something was told in this process, and not only resumed."""
-        self._said: dict[str, Hashable] = {}
+        self._said: dict[str, int] = {}
         self._forgotten: set[str] = set()
         self._resumed = False
         self._recollected = False
@@ -74,7 +74,7 @@ class Conversation:
         self.begun = True
         self._note([entry.original or entry.message for entry in memory.entries])
         told = [self._here(message, memory) for message in told]
-        ids = _match(list(self._said.items()), [(message.id, _said(message)) for message in told])
+        ids = _match(list(self._said.items()), [(message.id, hash(_said(message))) for message in told])
         named = [replace(message, id=id_ or new_id()) for message, id_ in zip(told, ids, strict=True)]
         self._note(named)
         return named
@@ -104,7 +104,7 @@ class Conversation:
     def _note(self, messages: Sequence[Message]) -> None:
         for message in messages:
             if message.id:
-                self._said.setdefault(message.id, _said(message))
+                self._said.setdefault(message.id, hash(_said(message)))  # half the room of the texts
         while len(self._said) > _KNOWN:
             del self._said[next(iter(self._said))]
 
@@ -146,19 +146,23 @@ def _match(known: Sequence[tuple[str, Hashable]], told: Sequence[tuple[str | Non
 
 def _overlap(said: Sequence[Hashable], texts: Sequence[Hashable]) -> tuple[int, int]:
     """Where what is told begins in what was said, and how much of it: all, or up to the latest that was said."""
-    best = 0, 0
-    for begin in range(len(said) - 1, -1, -1):
-        if not texts or said[begin] != texts[0]:
-            continue
-        length = next(
-            (i for i, (one, other) in enumerate(zip(said[begin:], texts, strict=False)) if one != other),
-            min(len(said) - begin, len(texts)),
-        )
+    if not texts:
+        return 0, 0
+    # As Knuth, Morris and Pratt do it: however often the same is said, each message is looked at about twice.
+    borders = [0] * len(texts)
+    for i in range(1, len(texts)):
+        length = borders[i - 1]
+        while length and texts[i] != texts[length]:
+            length = borders[length - 1]
+        borders[i] = length + (texts[i] == texts[length])
+    length, whole = 0, None
+    for i, text in enumerate(said):
+        while length and (length == len(texts) or text != texts[length]):
+            length = borders[length - 1]
+        length += text == texts[length]
         if length == len(texts):
-            return begin, length
-        if begin + length == len(said):
-            best = begin, length  # the longer one is found later
-    return best
+            whole = i + 1 - length  # the latest counts
+    return (len(said) - length, length) if whole is None else (whole, len(texts))
 
 
 def _one_by_one(known: Sequence[tuple[str, Hashable]], told: Sequence[tuple[str | None, Hashable]]) -> list[str | None]:

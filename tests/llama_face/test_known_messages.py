@@ -93,3 +93,14 @@ def test_what_was_forgotten_is_new() -> None:
     made, known = conversation(["one", "two"])
     made.forget(ShortTermMemory())
     assert not set(ids(made, told(["one", "two"]))) & set(known)
+
+
+def test_a_long_conversation_told_again_is_known() -> None:
+    """Thousands of messages, as an imported history has them, many of which say the same."""
+    texts = [f"{number}" if number % 3 else "yes" for number in range(12_000)]
+    made, known = conversation(texts)
+    assert ids(made, told(texts)) == known
+    assert ids(made, told([*texts, "new"]))[:-1] == known
+    alike, known = conversation(["yes"] * 12_000)
+    assert ids(alike, told(["yes"] * 12_000)) == known
+    assert ids(alike, told([*["yes"] * 11_000, "no"]))[-1] not in known
