@@ -474,5 +474,5 @@ def _says_the_same(message: Message, other: Message) -> bool:
         and message.role == other.role
         and message.name == other.name
         and all(call in message.tool_calls for call in other.tool_calls)
-        and message.tool_call_id == other.tool_call_id
+        and (message.tool_call_id or "") == (other.tool_call_id or "")  # LangChain has no result without an id
     )

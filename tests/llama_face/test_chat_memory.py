@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 pytest.importorskip("llama_index.core")
@@ -215,6 +215,13 @@ def test_a_conversation_carried_over_and_back_keeps_every_message(
 
 
 @given(said=st.lists(any_message, max_size=5))
+@example(
+    said=[
+        ChatMessage(role="user", content="When is the tide?"),
+        ChatMessage(role="assistant", blocks=[ToolCallBlock(tool_name="tide", tool_kwargs={})]),
+        ChatMessage(role="function", content="At four."),
+    ]
+)
 def test_what_llamaindex_said_is_unchanged_by_langchain(shared: MemoryManager, said: list[ChatMessage]) -> None:
     scope = fresh_scope().with_session("s")
     memory = ManagedChatMemory(shared, scope)
