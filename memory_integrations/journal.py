@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -72,6 +72,24 @@ def decode_event(number: int, line: str) -> Event:
     return Event(number, at, kind, fields)
 
 
+def removed(event: Event) -> Event:
+    """What stands in the place of an event that was removed: events are known by their place, so the place stays."""
+    return Event(event.number, event.at, "removed", {})
+
+
+def check_next(events: Sequence[Event], latest: int, scope: MemoryScope) -> None:
+    """See that events go on where a journal ends.
+
+    Raises:
+        StoreUnavailableError: They do not: somebody else wrote to the journal meanwhile.
+    """
+    if [event.number for event in events] != list(range(latest + 1, latest + 1 + len(events))):
+        raise StoreUnavailableError(
+            f"The journal of {scope} has {latest} events, and event {events[0].number} cannot be the next. Somebody "
+            "else wrote to it meanwhile. Nothing was written; try again when nobody does."
+        )
+
+
 class ScopeJournal(Protocol):
     """The journal of one scope. Every implementation passes ``tests/journal_conformance.py``."""
 
@@ -79,6 +97,25 @@ class ScopeJournal(Protocol):
         """Write an event; when this returns, the event survives the process.
 
         Events that other processes wrote first are handed to the subscriber before it.
+        """
+
+    def extend(self, events: Sequence[Event]) -> None:
+        """Write events as they are: those of another journal, which go on where this one ends.
+
+        Raises:
+            StoreError: The first is not the next event of this journal, which then stays as it was.
+        """
+
+    def revise(self, revised: Callable[[Event], Event]) -> int:
+        """Put other events in the place of some, physically: of what they said nothing is left in the journal.
+
+        Whoever reads the journal starts over, as after an erasure.
+
+        Args:
+            revised: Gives an event of the same number, the same one where nothing is to change; see :func:`removed`.
+
+        Returns:
+            How many events were changed.
         """
 
     def refresh(self) -> None:
@@ -213,17 +250,52 @@ class JsonlScopeJournal:
         with self._locked(write=True) as fd:
             assert fd is not None
             self._read_new(fd)
+            event = Event(max(self._lines, 1), as_utc(self._journal.clock()), kind, data)
+            self._add(fd, [event])
+            return event
+
+    def extend(self, events: Sequence[Event]) -> None:
+        """Write events as they are; see :class:`ScopeJournal`.
+
+        Raises:
+            StoreUnavailableError: The first is not the next, or the file cannot be written.
+            StoreCorruptedError: A line that others wrote is no event.
+        """
+        if events:
+            with self._locked(write=True) as fd:
+                assert fd is not None
+                self._read_new(fd)
+                check_next(events, max(self._lines - 1, 0), self.scope)
+                self._add(fd, events)
+
+    def revise(self, revised: Callable[[Event], Event]) -> int:
+        """Put other events in the place of some, physically; see :class:`ScopeJournal`.
+
+        What was set aside from a damaged file stays until the scope is erased: nobody can say what it was about.
+
+        Raises:
+            StoreUnavailableError: The file cannot be written; it is as it was.
+            StoreCorruptedError: A line is no event.
+        """
+        if not self.path.exists():
+            return 0
+        with self._locked(write=True) as fd:
+            assert fd is not None
+            self._read_new(fd)
             if self._torn:
                 self._set_torn_line_aside(fd)
-            event = Event(max(self._lines, 1), as_utc(self._journal.clock()), kind, data)
-            line = encode_event(event).encode() + b"\n"
-            if not self._lines:
-                self._file_id = os.urandom(8).hex()
-                self._write(fd, _line({"scope": str(self.scope), "format": 1, "file": self._file_id}))
-            self._write(fd, line)
-            self._look(fd)
-            self._on_event(event)
-            return event
+            lines = _read_from(fd, 0).removesuffix(b"\n").split(b"\n")[1:]
+            changes = 0
+            for place, line in enumerate(lines):
+                event = _event(place + 1, _parse(line, self.path, place + 2), self.path)
+                now = revised(event)
+                if now is not event:
+                    lines[place] = encode_event(now).encode()
+                    changes += 1
+            if changes:
+                self._rewrite(fd, lines)
+        self.refresh()
+        return changes
 
     def refresh(self) -> None:
         """Read what others wrote since; never changes the file.
@@ -261,20 +333,15 @@ class JsonlScopeJournal:
         with self._locked(write=True) as fd:
             assert fd is not None
             header, *lines = _read_from(fd, 0).removesuffix(b"\n").split(b"\n")
-            kept = [_line({"scope": str(self.scope), "format": 1, "file": os.urandom(8).hex()})]
             aside = [] if _is_sound(header, self.path, 1, self.scope) else [header]
-            for number, line in enumerate(lines, 2):
-                if _is_sound(line, self.path, number):
-                    kept.append(line + b"\n")
-                else:
+            for place, line in enumerate(lines):
+                if not _is_sound(line, self.path, place + 2):
                     aside.append(line)
                     # Events are known by their place, so the place stays.
-                    kept.append(_line({"at": utc_now().isoformat(), "kind": "lost"}))
+                    lines[place] = encode_event(Event(place + 1, utc_now(), "lost", {})).encode()
             if aside:
                 _append_to(f"{self.path}.aside", b"".join(line + b"\n" for line in aside))
-                Path(f"{self.path}.rewritten").unlink(missing_ok=True)  # of a repair that was interrupted
-                _append_to(f"{self.path}.rewritten", b"".join(kept))
-                os.replace(f"{self.path}.rewritten", self.path)
+                self._rewrite(fd, lines)
         return len(aside)
 
     def close(self, *, wait: bool = True) -> None:
@@ -394,7 +461,26 @@ class JsonlScopeJournal:
         os.ftruncate(fd, self._offset)
         self._torn = False
 
-    def _write(self, fd: int, data: bytes) -> None:
+    def _add(self, fd: int, events: Sequence[Event]) -> None:
+        """Write the next events, and hand them over."""
+        lines = [encode_event(event).encode() for event in events]
+        if self._torn:
+            self._set_torn_line_aside(fd)
+        if not self._lines:
+            self._file_id, header = self._header()
+            self._write(fd, [header])
+        self._write(fd, lines)
+        self._look(fd)
+        for event in events:
+            self._on_event(event)
+
+    def _header(self) -> tuple[str, bytes]:
+        """The first line of a new file, and the mark in it that tells the file from all others."""
+        file_id = os.urandom(8).hex()
+        return file_id, _encode({"scope": str(self.scope), "format": 1, "file": file_id}).encode()
+
+    def _write(self, fd: int, lines: Sequence[bytes]) -> None:
+        data = b"\n".join([*lines, b""])
         try:
             written = os.write(fd, data)
             if written < len(data):
@@ -403,7 +489,15 @@ class JsonlScopeJournal:
             os.ftruncate(fd, self._offset)
             raise
         self._offset += len(data)
-        self._lines += 1
+        self._lines += len(lines)
+
+    def _rewrite(self, fd: int, lines: Sequence[bytes]) -> None:
+        """Put a new file with these events in the place of this one, in one step."""
+        fresh = f"{self.path}.rewritten"
+        Path(fresh).unlink(missing_ok=True)  # of a call that was interrupted
+        _append_to(fresh, b"\n".join([self._header()[1], *lines, b""]), sync=True)
+        os.replace(fresh, self.path)
+        os.ftruncate(fd, 0)  # other processes may hold the old one open
 
     def _unavailable(self, error: OSError) -> StoreUnavailableError:
         return StoreUnavailableError(
@@ -412,18 +506,17 @@ class JsonlScopeJournal:
         )
 
 
-def _line(fields: Mapping[str, Any]) -> bytes:
-    return _encode(fields).encode() + b"\n"
-
-
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _append_to(path: str, data: bytes) -> None:
+def _append_to(path: str, data: bytes, *, sync: bool = False) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     with open(fd, "ab") as file:
         file.write(data)
+        if sync:
+            file.flush()
+            os.fsync(fd)
 
 
 def _read_from(fd: int, offset: int) -> bytes:
@@ -448,7 +541,7 @@ def _event(number: int, fields: dict[str, Any], path: Path) -> Event:
     try:
         at = as_utc(datetime.fromisoformat(fields["at"]))
     except (KeyError, ValueError, TypeError):
-        raise _corrupted(path, number + 1, _line(fields)) from None
+        raise _corrupted(path, number + 1, _encode(fields).encode()) from None
     return Event(number, at, fields["kind"], {k: v for k, v in fields.items() if k not in ("at", "kind")})
 
 

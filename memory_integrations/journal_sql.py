@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -26,7 +26,7 @@ except ModuleNotFoundError as error:
 
 from memory_integrations.arrival import utc_now
 from memory_integrations.errors import StoreCorruptedError, StoreUnavailableError
-from memory_integrations.journal import Event, decode_event, encode_event
+from memory_integrations.journal import Event, check_next, decode_event, encode_event
 from memory_integrations.messages import as_utc
 from memory_integrations.scopes import MemoryScope
 
@@ -175,17 +175,46 @@ class SqlScopeJournal:
         """
         with self._mutex:
             moment = as_utc(self._journal.clock())
-            line = encode_event(Event(0, moment, kind, data))
+            encode_event(Event(0, moment, kind, data))  # what is no JSON begins no transaction
+            return self._add(lambda latest: [Event(latest + 1, moment, kind, data)])[0]
+
+    def extend(self, events: Sequence[Event]) -> None:
+        """Write events as they are; see :class:`memory_integrations.journal.ScopeJournal`.
+
+        Raises:
+            StoreCorruptedError: A row that others wrote is no event.
+            StoreUnavailableError: The first is not the next, or the database does not answer, or refuses.
+        """
+
+        def checked(latest: int) -> Sequence[Event]:
+            check_next(events, latest, self.scope)
+            return events
+
+        if events:
+            with self._mutex:
+                self._add(checked)
+
+    def revise(self, revised: Callable[[Event], Event]) -> int:
+        """Put other events in the place of some; see :class:`memory_integrations.journal.ScopeJournal`.
+
+        For what a database keeps of former rows see :meth:`erase`.
+
+        Raises:
+            StoreCorruptedError: A row is no event.
+            StoreUnavailableError: The database does not answer, or refuses.
+        """
+        with self._mutex:
             with self._journal.writing() as database:
-                mark, latest = self._locked(database)
-                others = self._read(database, mark)
-                event = Event(latest + 1, moment, kind, data)
-                database.execute(sql.insert(_events).values(scope_key=self._key, number=event.number, line=line))
-                database.execute(
-                    sql.update(_scopes).where(_scopes.c.scope_key == self._key).values(latest=event.number)
-                )
-            self._hand_over(mark, [*others, event])
-            return event
+                database.execute(self._row().with_for_update())
+                events = self._read(database)
+                changes = [now for event in events if (now := revised(event)) is not event]
+                for now in changes:
+                    row = (_events.c.scope_key == self._key) & (_events.c.number == now.number)
+                    database.execute(sql.update(_events).where(row).values(line=encode_event(now)))
+                if changes:
+                    self._update(database, mark=os.urandom(8).hex())
+            self.refresh()
+        return len(changes)
 
     def refresh(self) -> None:
         """Hand the events that others wrote to the subscriber.
@@ -198,7 +227,8 @@ class SqlScopeJournal:
             with self._journal.reading() as database:
                 row = database.execute(self._row()).one_or_none()
                 mark, latest = (None, 0) if row is None else (row.mark, row.latest)
-                others = self._read(database, mark) if (mark, latest) != (self._mark, self._seen) else []
+                seen = self._seen if mark == self._mark else 0
+                others = self._read(database, seen) if (mark, latest) != (self._mark, self._seen) else []
             self._hand_over(mark, others)
 
     def erase(self) -> int:
@@ -220,6 +250,23 @@ class SqlScopeJournal:
 
     # Inside
 
+    def _add(self, made: Callable[[int], Sequence[Event]]) -> Sequence[Event]:
+        """Write the events that follow the latest one, whose number ``made`` is given."""
+        with self._journal.writing() as database:
+            mark, latest = self._locked(database)
+            others = self._read(database, self._seen if mark == self._mark else 0)
+            events = made(latest)
+            database.execute(
+                sql.insert(_events),
+                [{"scope_key": self._key, "number": event.number, "line": encode_event(event)} for event in events],
+            )
+            self._update(database, latest=events[-1].number)
+        self._hand_over(mark, [*others, *events])
+        return events
+
+    def _update(self, database: sql.Connection, **fields: Any) -> None:
+        database.execute(sql.update(_scopes).where(_scopes.c.scope_key == self._key).values(fields))
+
     def _row(self) -> Any:
         return sql.select(_scopes.c.mark, _scopes.c.latest).where(_scopes.c.scope_key == self._key)
 
@@ -232,12 +279,11 @@ class SqlScopeJournal:
             if row is not None:  # else it was erased between the two
                 return row.mark, row.latest
 
-    def _read(self, database: sql.Connection, mark: str | None) -> list[Event]:
-        """The events that were not handed over yet."""
-        seen = self._seen if mark == self._mark else 0
+    def _read(self, database: sql.Connection, after: int = 0) -> list[Event]:
+        """The events after a number."""
         rows = database.execute(
             sql.select(_events.c.number, _events.c.line)
-            .where(_events.c.scope_key == self._key, _events.c.number > seen)
+            .where(_events.c.scope_key == self._key, _events.c.number > after)
             .order_by(_events.c.number)
         )
         return [self._decoded(row.number, row.line) for row in rows]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from hypothesis import strategies as st
 from strategies import START, Clock, FewOpen, frequent_switches, fresh_scope, json_values, nasty_text
 
 from memory_integrations import MemoryScope
-from memory_integrations.journal import Event, Journal, ScopeJournal
+from memory_integrations.errors import StoreError
+from memory_integrations.journal import Event, Journal, ScopeJournal, removed
 
 ANN, BOB = MemoryScope("ann"), MemoryScope("bob", "s1")
 
@@ -53,6 +55,15 @@ class Reader:
 
 
 OpenReader = Callable[..., Reader]
+
+
+def set_to(value: Any, number: int) -> Event:
+    return Event(number, START, "set", {"key": "k", "value": value})
+
+
+def with_odd_ones_negated(event: Event) -> Event:
+    value = event.data["value"]
+    return replace(event, data={**event.data, "value": -value}) if value % 2 else event
 
 
 class JournalConformance:
@@ -154,7 +165,11 @@ class JournalConformance:
     @settings(max_examples=30)
     @given(
         st.lists(
-            st.tuples(st.integers(0, 2), st.sampled_from(["append"] * 6 + ["refresh", "close", "erase"])), max_size=20
+            st.tuples(
+                st.integers(0, 2),
+                st.sampled_from(["append"] * 6 + ["extend", "revise", "refresh", "close", "erase"]),
+            ),
+            max_size=20,
         )
     )
     def test_all_handles_agree_whatever_they_did(self, reader: OpenReader, steps: Sequence[tuple[int, str]]) -> None:
@@ -165,6 +180,12 @@ class JournalConformance:
             if what == "append":
                 expected.append(number)
                 readers[which].append(number)
+            elif what == "extend":
+                readers[which].journal.extend([set_to(number, len(expected) + n) for n in (1, 2)])
+                expected += [number, number]
+            elif what == "revise":
+                assert readers[which].journal.revise(with_odd_ones_negated) == sum(v % 2 for v in expected)
+                expected = [-value if value % 2 else value for value in expected]
             elif what == "erase":
                 assert readers[which].journal.erase() == len(expected)
                 expected.clear()
@@ -237,6 +258,65 @@ class JournalConformance:
         other.journal.erase()
         other.append("new")
         assert [event.data["value"] for event in one.refreshed()] == ["new"]
+
+    # Removing some, and writing another journal's
+
+    def test_p24_what_is_removed_leaves_its_place_and_nothing_else(self, reader: OpenReader) -> None:
+        one, other = reader(), reader()
+        for value in ("kept", "secret", "also kept"):
+            one.append(value)
+        other.refreshed()
+        changed = one.journal.revise(lambda event: removed(event) if event.data["value"] == "secret" else event)
+        assert changed == 1
+        assert one.events == other.refreshed() == reader().events
+        assert [(event.number, event.kind) for event in one.events] == [(1, "set"), (2, "removed"), (3, "set")]
+        assert one.events[1].data == {}
+        assert other.append("new").number == 4
+        assert one.refreshed() == other.events
+
+    def test_p24_a_closed_handle_learns_of_a_removal(self, reader: OpenReader) -> None:
+        one = reader()
+        one.append("secret")
+        one.journal.close()  # type: ignore[attr-defined]
+        reader().journal.revise(removed)
+        assert [event.kind for event in one.refreshed()] == ["removed"]
+
+    def test_revising_nothing_starts_nobody_over(self, reader: OpenReader) -> None:
+        one, other = reader(), reader()
+        assert one.journal.revise(removed) == 0
+        other.append()
+        assert one.journal.revise(lambda event: event) == 0
+        assert len(one.refreshed()) == len(other.refreshed()) == 1
+        assert one.resets == other.resets == 0
+
+    def test_what_is_revised_by_what_is_no_json_stays(self, reader: OpenReader) -> None:
+        one = reader()
+        one.append("before")
+        with pytest.raises((TypeError, ValueError)):
+            one.journal.revise(lambda event: replace(event, data={"value": object()}))
+        assert one.append("after").number == 2
+        assert one.values == reader().values == ["before", "after"]
+
+    def test_another_journals_events_are_written_as_they_are(self, reader: OpenReader, clock: Clock) -> None:
+        source = reader(BOB)
+        for value in range(3):
+            source.append(value)
+            clock.advance()
+        target = reader()
+        target.journal.extend(source.events[:2])
+        target.journal.extend(source.events[2:])
+        target.journal.extend([])
+        assert target.events == reader().events == source.events
+        assert target.append("next").number == 4
+
+    @pytest.mark.parametrize("first", [1, 3])
+    def test_events_that_do_not_go_on_where_a_journal_ends_are_refused(self, reader: OpenReader, first: int) -> None:
+        one, other = reader(), reader()
+        one.append("mine")
+        with pytest.raises(StoreError, match="1 events"):
+            other.journal.extend([set_to("theirs", first)])
+        assert one.refreshed() == other.refreshed() == reader().events
+        assert one.values == ["mine"]
 
     # Closing
 

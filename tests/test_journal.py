@@ -26,7 +26,7 @@ from strategies import Clock, nasty_text
 
 from memory_integrations import FeatureMemory, MemoryScope, StoreCorruptedError, StoreError, StoreUnavailableError
 from memory_integrations.features import open_shelves
-from memory_integrations.journal import JsonlJournal, JsonlScopeJournal, utc_now
+from memory_integrations.journal import JsonlJournal, JsonlScopeJournal, removed, utc_now
 
 
 class TestJsonlJournal(JournalConformance):
@@ -157,7 +157,7 @@ class TestFiles:
 class TestCrashes:
     WRITER = """
 import sys
-from memory_integrations.journal import JsonlJournal
+from memory_integrations.journal import JsonlJournal, removed
 from memory_integrations.scopes import MemoryScope
 journal = JsonlJournal(sys.argv[1]).open(MemoryScope("ann"), lambda event: None, lambda: None)
 while True:
@@ -260,7 +260,7 @@ import json, sys, time
 from pathlib import Path
 from memory_integrations import FeatureMemory, MemoryScope
 from memory_integrations.features import open_shelves
-from memory_integrations.journal import JsonlJournal
+from memory_integrations.journal import JsonlJournal, removed
 directory, me, facts, processes = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 memory = FeatureMemory(open_shelves(JsonlJournal(directory)), MemoryScope("ann"))
 Path(directory, f"ready-{me}").touch()
@@ -294,7 +294,7 @@ print(json.dumps({"numbers": numbers, "keys": memory.keys()}))
 import json, os, sys
 from memory_integrations import FeatureMemory, MemoryScope
 from memory_integrations.features import open_shelves
-from memory_integrations.journal import JsonlJournal
+from memory_integrations.journal import JsonlJournal, removed
 memory = FeatureMemory(open_shelves(JsonlJournal(sys.argv[1])), MemoryScope("ann"))
 memory.set("before", 1)
 children = []
@@ -323,7 +323,7 @@ print(json.dumps({"failed": failed, "facts": len(memory)}))
 import sys
 from memory_integrations import FeatureMemory, MemoryScope
 from memory_integrations.features import open_shelves
-from memory_integrations.journal import JsonlJournal
+from memory_integrations.journal import JsonlJournal, removed
 memory = FeatureMemory(open_shelves(JsonlJournal(sys.argv[1])), MemoryScope("ann"))
 print(memory.get("secret"), flush=True)
 sys.stdin.readline()
@@ -599,6 +599,22 @@ class TestP24Erasing:
         with journal.path(ANN).open("rb") as held:
             reader.journal.erase()
             assert held.read() == b""
+
+    def test_p24_what_was_removed_is_read_by_nobody_who_holds_the_file_open(self, journal: JsonlJournal) -> None:
+        reader = written(journal, "secret", "kept")
+        with journal.path(ANN).open("rb") as held:
+            reader.journal.revise(lambda event: removed(event) if event.data["value"] == "secret" else event)
+            assert held.read() == b""
+        assert b"secret" not in b"".join(path.read_bytes() for path in journal.directory.iterdir())
+        assert b"kept" in journal.path(ANN).read_bytes()
+
+    def test_a_torn_line_is_set_aside_before_others_are_removed(self, journal: JsonlJournal) -> None:
+        reader = written(journal, "one", "two")
+        with journal.path(ANN).open("ab") as file:
+            file.write(b'{"torn')
+        reader.journal.revise(lambda event: removed(event) if event.number == 1 else event)
+        assert [event.kind for event in reader.events] == ["removed", "set"]
+        assert Path(f"{journal.path(ANN)}.torn").read_bytes() == b'{"torn\n'
 
     def test_p24_a_corrupt_journal_can_be_erased(self, journal: JsonlJournal) -> None:
         reader = written(journal, "secret")
