@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from weakref import WeakSet, WeakValueDictionary
 
 from memory_integrations.errors import FactError
-from memory_integrations.journal import Event, Journal, ScopeJournal
+from memory_integrations.journal import Event, Journal, ScopeJournal, removed
 from memory_integrations.messages import as_unicode, as_utc
 from memory_integrations.scopes import MemoryScope
 from memory_integrations.tokens import TokenCounter, check_budget
@@ -429,9 +429,22 @@ class FeatureMemory:
         key: str = event.data["key"]
         return key
 
-    def erase(self) -> int:
-        """Remove every fact of the scope with its history, physically; returns how many events there were."""
-        return self._own.journal.erase()
+    def erase(self, key: str | None = None) -> int:
+        """Remove every fact of the scope, or one, with its history, physically; it cannot be undone.
+
+        What the managing of sessions decided of a fact goes with :meth:`MemoryManager.erase_fact`.
+
+        Returns:
+            How many events there were.
+
+        Raises:
+            StoreError: They could not be removed.
+        """
+        journal = self._own.journal
+        if key is None:
+            return journal.erase()
+        _check_key(key)
+        return journal.revise(lambda event: removed(event) if _is_change(event) and event.data["key"] == key else event)
 
     # Inside
 

@@ -60,6 +60,9 @@ _PIECES_HIDDEN = 16
 _WORD = re.compile(r"\w+")
 _REMEMBERED_ROLES = frozenset(("user", "assistant"))
 
+MessageName = tuple[str | None, str]
+"""By what a message is known in its scope: its session, and its id there."""
+
 
 class LongTermMemory:
     """What was said and summarised in a scope, searched together with what is global.
@@ -71,6 +74,8 @@ class LongTermMemory:
         scope: Whose memories.
         counter: Counts tokens.
         clock: Gives the time, aware.
+        before_delete: Told of messages that are about to be deleted, by session and id, to remove what else is kept of
+            them. What it raises leaves them.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class LongTermMemory:
         scope: MemoryScope,
         counter: TokenCounter | None = None,
         clock: Callable[[], datetime] = utc_now,
+        before_delete: Callable[[Collection[MessageName]], None] | None = None,
     ) -> None:
         self.scope = scope.owner
         self.session_id = scope.session_id
@@ -86,6 +92,7 @@ class LongTermMemory:
         self.counter = counter or TokenCounter()
         self._collection = collection
         self._clock = clock
+        self._before_delete = before_delete
         self._turn = collection.turn(self.scope.tag)
 
     def open(self) -> None:
@@ -195,6 +202,9 @@ class LongTermMemory:
 
         Returns:
             How many there were.
+
+        Raises:
+            StoreError: They could not be deleted.
         """
         from qdrant_client import models
 
@@ -202,6 +212,8 @@ class LongTermMemory:
         with self._turn.lock:
             own = [point for point in self._collection.retrieve(ids) if metadata_of(point).get("scope") == tag]
             if own:
+                if self._before_delete is not None:
+                    self._before_delete({_name_of(point) for point in own if _is_message(point)})
                 self._bury(_first_pieces(own))
                 every = [str(point.id) for point in own if not _is_message(point)]
                 every += [id_ for point in own for id_ in _further_pieces(tag, point)]
@@ -554,8 +566,8 @@ def _updated(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _name_of(point: Any) -> tuple[str | None, str]:
-    """By what a message is known in its scope; its pieces have it in common."""
+def _name_of(point: Any) -> MessageName:
+    """The name of the message that a point is, or is a piece of."""
     fields = metadata_of(point)
     return fields.get("session_id"), fields.get("message_id", str(point.id))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
 from memory_integrations.decisions import Compress, Decision, Delete, Forget, Keep, Promote
-from memory_integrations.journal import Event, Journal
+from memory_integrations.journal import Event, Journal, removed
 from memory_integrations.messages import Message
 from memory_integrations.plans import ManagementReceipt
 from memory_integrations.scopes import MemoryScope
@@ -94,9 +94,23 @@ class ManagementLog:
         """
         self._journal.append(_CLEARED, {"until": moment.isoformat()})
 
-    def erase(self) -> None:
-        """Remove all of it, physically."""
-        self._journal.erase()
+    def erase(self) -> int:
+        """Remove all of it, physically; returns how many events there were."""
+        return self._journal.erase()
+
+    def remove_said(self, ids: Collection[str]) -> None:
+        """Remove what entries said, physically: in full, compressed, and as a reason."""
+
+        def without(event: Event) -> Event:
+            if event.kind == _ORIGINAL and event.data["id"] in ids:
+                return removed(event)
+            return _deciding(event, lambda made: _untold(made) if made["entry_id"] in ids else made)
+
+        self._journal.revise(without)
+
+    def remove_fact(self, key: str) -> None:
+        """Remove what was decided of a fact, physically."""
+        self._journal.revise(lambda event: _deciding(event, lambda made: None if made.get("key") == key else made))
 
     # Reading
 
@@ -173,6 +187,20 @@ class ManagementLog:
         self._said.clear()
         self._events.clear()
         self._cleared = None
+
+
+def _deciding(event: Event, revised: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Event:
+    """The event with other decisions in the place of its own; the same one where none changes."""
+    if event.kind != _RUN:
+        return event
+    was = event.data["decisions"]
+    now = [made for made in map(revised, was) if made is not None]
+    return event if now == was else replace(event, data={**event.data, "decisions": now})
+
+
+def _untold(made: dict[str, Any]) -> dict[str, Any] | None:
+    """A decision without what it says of its entry; a fact is the user's, and stays."""
+    return None if made["do"] == "compress" else {**made, "reason": ""}
 
 
 def _read(data: Mapping[str, Any]) -> Decision:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -40,7 +41,7 @@ from memory_integrations.errors import (
 from memory_integrations.features import FeatureMemory, Json, ShelfSource, open_shelves
 from memory_integrations.journal import Journal, JsonlJournal
 from memory_integrations.layout import MemoryHit
-from memory_integrations.long_term import LongTermMemory
+from memory_integrations.long_term import LongTermMemory, MessageName
 from memory_integrations.managed import ManagementLog
 from memory_integrations.messages import Content, Message
 from memory_integrations.plans import ManagementPlan, ManagementReceipt, ManagementRequest, Manager, applied, planned
@@ -75,12 +76,14 @@ class EraseReceipt:
         facts: Events of the journal.
         memories: Long-term memories.
         messages: Messages of short-term memory.
+        decisions: What managing wrote down of sessions.
     """
 
     scope: str
     facts: int
     memories: int
     messages: int
+    decisions: int = 0
 
 
 class _OpenMemory:
@@ -172,6 +175,12 @@ class _OpenMemory:
     def managed(self, scope: MemoryScope) -> ManagementLog:
         """What managing did to a session; read from its journal each time, since it is seldom asked for."""
         return ManagementLog(self.journal, scope)
+
+    def remove_said(self, owner: MemoryScope, messages: Collection[MessageName]) -> None:
+        """Remove what managing wrote down of what messages of an owner's sessions say."""
+        for session in {session for session, _ in messages}:
+            ids = {message for of, message in messages if of == session}
+            self.managed(owner.with_session(session)).remove_said(ids)
 
     def work(self, job: Callable[[], ManagementReceipt]) -> Future[ManagementReceipt]:
         """Do something off the reply path, one thing after the other."""
@@ -334,7 +343,9 @@ class MemoryManager:
         self._open = opened
         self.short_term: ShortTermMemory = opened.short_term(scope)
         self.features = opened.features(scope)
-        self.long_term = LongTermMemory(opened.memories, scope, opened.counter, opened.clock)
+        self.long_term = LongTermMemory(
+            opened.memories, scope, opened.counter, opened.clock, partial(opened.remove_said, scope.owner)
+        )
 
     @classmethod
     def opened(cls, data_dir: str | Path, scope: str | MemoryScope = "global") -> MemoryManager | None:
@@ -744,14 +755,31 @@ class MemoryManager:
             for scope, messages in waiting.items():
                 self._open.wait(scope, messages)
             raise
-        for scope in self._managed_sessions(whole):
-            self._open.managed(scope).erase()
+        sessions = self._managed_sessions() if whole else [self.scope]
         return EraseReceipt(
             scope=str(self.scope),
+            decisions=sum(self._open.managed(scope).erase() for scope in sessions),
             facts=self.features.erase() if whole else 0,
             memories=memories,
             messages=sum(conversation.clear() for conversation in conversations),
         )
+
+    def erase_fact(self, key: str) -> int:
+        """Remove a fact of the scope's owner with its history, physically, and what managing decided of it.
+
+        ``features.delete`` keeps the history. What was said of it stays in long-term memory: see
+        :meth:`LongTermMemory.delete`.
+
+        Returns:
+            How many events of its history there were.
+
+        Raises:
+            FactError: The key is no text.
+            StoreError: A journal could not be written; running it again goes on where it stopped.
+        """
+        for scope in self._managed_sessions():
+            self._open.managed(scope).remove_fact(key)
+        return self.features.erase(key)
 
     def close(self) -> None:
         """Store what waits, and release the journal's files and the engine's lock, for every sibling.
@@ -879,6 +907,10 @@ class MemoryManager:
     async def aerase(self) -> EraseReceipt:
         """Async twin of :meth:`erase`."""
         return await asyncio.to_thread(self.erase)
+
+    async def aerase_fact(self, key: str) -> int:
+        """Async twin of :meth:`erase_fact`."""
+        return await asyncio.to_thread(self.erase_fact, key)
 
     async def aclose(self) -> None:
         """Async twin of :meth:`close`."""
@@ -1034,12 +1066,10 @@ class MemoryManager:
                 log.keep(entry.original or entry.message)
         return log.note(receipt)
 
-    def _managed_sessions(self, whole: bool) -> list[MemoryScope]:
-        """The sessions to be erased that may have a journal of their own."""
-        if not whole:
-            return [self.scope]
-        scopes = self._open.journal.scopes()
-        return [scope for scope in scopes if scope.owner == self.scope and scope != self.scope]
+    def _managed_sessions(self) -> list[MemoryScope]:
+        """The owner's sessions that have a journal of their own."""
+        owner = self.scope.owner
+        return [scope for scope in self._open.journal.scopes() if scope.owner == owner and scope != owner]
 
     def _expect_own(self, what: str, scope: str | None) -> None:
         if scope is not None and scope != str(self.scope):

@@ -586,6 +586,16 @@ def test_p24_erase_takes_memories_by_their_ids(run: Run, told: Path, data_dir: P
     assert (again.code, again.out) == (1, "0 of 1 memories removed\n")
 
 
+def test_p24_a_fact_is_deleted_with_its_history(run: Run, data_dir: Path) -> None:
+    for value in ("xanadu", "lisbon"):
+        run("facts", "set", "city", value)
+    ran = run("facts", "delete", "city", "--history")
+    assert (ran.code, ran.out) == (0, "city has no value now\n")
+    assert run("facts", "history", "--json").json == []
+    assert not [path for path in data_dir.rglob("*") if path.is_file() and b"xanadu" in path.read_bytes()]
+    assert run("facts", "delete", "city", "--history").code == 1
+
+
 def test_p24_erase_removes_a_scope_from_every_file(run: Run, told: Path, data_dir: Path) -> None:
     run("facts", "set", "code", "xyzzy", "--scope", "user:other")
     ran = run("erase", typed="y\n")

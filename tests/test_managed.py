@@ -22,6 +22,7 @@ from memory_integrations import (
     ShortTermPolicy,
     manager,
 )
+from memory_integrations.errors import StoreUnavailableError
 
 Open = Callable[..., MemoryManager]
 LONG = "The flight to Lisbon leaves on the fourth of May at nine in the morning from gate seven of the old terminal."
@@ -198,6 +199,57 @@ def test_p24_an_erased_session_forgets_how_it_was_managed(opened: Open, tmp_path
     assert memory.receipts() == []
     left = [path for path in tmp_path.rglob("*") if path.is_file() and b"fourth of May" in path.read_bytes()]
     assert left == []
+
+
+def files_with(directory: Path, text: str) -> list[str]:
+    return [str(p) for p in directory.rglob("*") if p.is_file() and text.encode() in p.read_bytes()]
+
+
+def test_p24_a_deleted_memory_is_in_no_journal_either(opened: Open, tmp_path: Path) -> None:
+    managed(opened)
+    memory = opened()
+    [hit] = [hit for hit in memory.search_long_term("fourth of May", 10) if hit.message_ids == ("m2",)]
+    assert files_with(tmp_path, "fourth of May")
+    assert memory.long_term.delete([hit.id]) == 1
+    assert files_with(tmp_path, "fourth of May") == []
+    assert [type(made) for made in memory.receipts()[0].decisions if made.entry_id == "m2"] == []
+    assert memory.receipts()[0].decisions, "what was decided of others stands"
+    assert "m2" not in {message.id for message in opened().resume()}
+
+
+def test_p24_a_memory_that_cannot_be_removed_from_the_journal_is_not_deleted(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    managed(opened)
+    memory = opened()
+    count = memory.long_term.count()
+    [hit] = [hit for hit in memory.search_long_term("fourth of May", 10) if hit.message_ids == ("m2",)]
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("memory_integrations.journal.os.replace", full)
+        with pytest.raises(StoreUnavailableError):
+            memory.long_term.delete([hit.id])
+    assert memory.long_term.count() == count
+    assert memory.long_term.delete([hit.id]) == 1
+    assert files_with(tmp_path, "fourth of May") == []
+
+
+def test_p24_an_erased_fact_is_in_no_file_and_in_no_receipt(opened: Open, tmp_path: Path) -> None:
+    memory = opened()
+    memory.set_fact("kept", "Kept")
+    memory.set_fact("city", "Xanadu")
+    memory.follow(SAID)
+    memory.apply(ManagementPlan((Promote("m3", "city", "Lisbon", "they live in Lisboa"),)))
+    assert memory.receipts()[0].decisions
+    assert memory.erase_fact("city") == 2
+    assert memory.get_fact("city") is memory.features.get_with_history("city") is None
+    assert files_with(tmp_path, "Xanadu") == files_with(tmp_path, "Lisboa") == []
+    assert memory.receipts()[0].decisions == ()
+    assert (memory.get_fact("kept"), memory.erase_fact("city")) == ("Kept", 0)
+    assert opened().features.all() == {"kept": "Kept"}
 
 
 async def test_p35_resuming_has_its_async_form(opened: Open) -> None:

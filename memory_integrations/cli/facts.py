@@ -76,11 +76,18 @@ def fact_history(
         console().print(_history(facts))
 
 
-def delete_fact(key: Key, scope: Scope = SCOPE, data_dir: DataDir = DATA_DIR) -> None:
+def delete_fact(
+    key: Key,
+    history: Annotated[
+        bool, typer.Option("--history", help="Remove its history too, from every file; it cannot be undone.")
+    ] = False,
+    scope: Scope = SCOPE,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
     """Delete a fact. Its history stays, and `facts undo` brings it back."""
     key = as_unicode(key)
     with opened(scope, data_dir, to_read=True) as memory:
-        if not memory.features.delete(key):
+        if not (memory.erase_fact(key) if history else memory.features.delete(key)):
             raise _unknown(scope, key)
         _show_value(memory, key)
 
