@@ -29,6 +29,7 @@ from memory_integrations.messages import Message, ToolCall
 from memory_integrations.plans import ManagementPlan, ManagementReceipt, ManagementRequest
 from memory_integrations.policies import Entry, ShortTermPolicy
 from memory_integrations.scopes import MemoryScope
+from memory_integrations.server import QdrantServer
 from memory_integrations.short_term import ShortTermMemory
 from memory_integrations.tokens import TokenCounter
 from memory_integrations.views import Dropped, View
@@ -65,6 +66,7 @@ __all__ = [
     "MessageError",
     "PolicyError",
     "Promote",
+    "QdrantServer",
     "ScopeError",
     "ShortTermMemory",
     "ShortTermPolicy",

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 from memory_integrations.errors import EmbeddingMismatchError, StoreUnavailableError
 from memory_integrations.layout import DENSE, SPARSE, day_of, key_of, line, metadata_of, speaker_of, text_of
 from memory_integrations.reembedding import Progress, finish, reembed
+from memory_integrations.server import refusals
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -50,6 +51,7 @@ class MemoryCollection:
         name: The collection's name.
         language: The language of stems and stop words; None for neither. Recorded in the collection.
         weights: How ranking adds its signals up; None means the tuned defaults.
+        options: What else the collection is created with, such as ``replication_factor``.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class MemoryCollection:
         name: str = COLLECTION,
         language: str | None = "english",
         weights: RankingWeights | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.language = language
         self._make_client = client
         self._make_embeddings = embeddings
         self._weights = weights
+        self._options = dict(options or {})
         self.lock = threading.RLock()  # held while a table is filled or ranked
         self._client: QdrantClient | None = None
         self._tables: dict[str, Conversations] = {}
@@ -272,6 +276,7 @@ class MemoryCollection:
             vectors_config=models.VectorParams(size=self._identity["embedding_size"], distance=models.Distance.COSINE),
             sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
             metadata=self._identity,
+            **self._options,
         )
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
         client.create_payload_index(name, "metadata.scope", tenant)
@@ -280,8 +285,12 @@ class MemoryCollection:
     def _open_collection(self, client: QdrantClient) -> None:
         finish(client, self.name)
         if not client.collection_exists(self.name):
-            self._create(client, self.name)
-            return
+            try:
+                self._create(client, self.name)
+                return
+            except refusals():  # another process created it meanwhile
+                if not client.collection_exists(self.name):
+                    raise
         written = self._differences(client)
         if written:
             raise EmbeddingMismatchError(
@@ -341,11 +350,9 @@ def asking() -> Iterator[None]:
     Raises:
         StoreUnavailableError: It does not answer, or refuses.
     """
-    from qdrant_client.http.exceptions import ApiException
-
     try:
         yield
-    except ApiException as error:
+    except refusals() as error:
         raise StoreUnavailableError(
             f"The Qdrant server did not do what was asked of it ({' '.join(str(error).split())[:200]}). See that it "
             "runs at the URL that was given, and that the key is right."

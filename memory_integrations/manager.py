@@ -48,6 +48,7 @@ from memory_integrations.plans import ManagementPlan, ManagementReceipt, Managem
 from memory_integrations.policies import Entry, ShortTermPolicy
 from memory_integrations.rules import RuleManager
 from memory_integrations.scopes import MemoryScope
+from memory_integrations.server import QdrantServer
 from memory_integrations.short_term import ShortTermMemory
 from memory_integrations.tokens import TokenCounter, check_budget
 
@@ -94,7 +95,7 @@ class _OpenMemory:
         data_dir: Path,
         policy: ShortTermPolicy,
         embeddings: Any,
-        qdrant: str | QdrantClient | None,
+        qdrant: QdrantServer | QdrantClient | None,
         counter: TokenCounter,
         clock: Callable[[], datetime],
         language: str | None,
@@ -114,7 +115,10 @@ class _OpenMemory:
         self.journal: Journal = _journal(journal_url, data_dir, clock)
         self.shelf: ShelfSource = open_shelves(self.journal)
         self.memories = MemoryCollection(
-            lambda: self._client(data_dir, qdrant), lambda: _as_embeddings(embeddings), language=language
+            lambda: self._client(data_dir, qdrant),
+            lambda: _as_embeddings(embeddings),
+            language=language,
+            options=qdrant.collection_options if isinstance(qdrant, QdrantServer) else None,
         )
         self._own_client: QdrantClient | None = None
         self._lock = threading.Lock()
@@ -248,8 +252,8 @@ class _OpenMemory:
             self._own_client.close()
             self._own_client = None
 
-    def _client(self, data_dir: Path, qdrant: str | QdrantClient | None) -> QdrantClient:
-        if qdrant is not None and not isinstance(qdrant, str):
+    def _client(self, data_dir: Path, qdrant: QdrantServer | QdrantClient | None) -> QdrantClient:
+        if qdrant is not None and not isinstance(qdrant, QdrantServer):
             return qdrant
         if self._own_client is not None:  # opened before, for a collection that was then refused
             return self._own_client
@@ -264,9 +268,7 @@ class _OpenMemory:
                 ) from error
             self._own_client = QdrantEdgeClient(data_dir / "vectors")
         else:
-            from qdrant_client import QdrantClient
-
-            self._own_client = QdrantClient(url=qdrant)
+            self._own_client = qdrant.connect()
         return self._own_client
 
 
@@ -283,7 +285,8 @@ class MemoryManager:
         data_dir: Where the journal and the embedded engine keep their files.
         short_term_policy: What short-term memory keeps.
         embeddings: Any LangChain ``Embeddings`` or LlamaIndex ``BaseEmbedding``; None means the bundled ones.
-        qdrant: None for the embedded engine, a server's URL, or any ready ``QdrantClient`` (yours to close).
+        qdrant: None for the embedded engine; a server's URL, or a :class:`QdrantServer` with more to say of it; or any
+            ready ``QdrantClient`` (yours to close).
         journal_url: None for JSON Lines files under ``data_dir``; or a database's URL, for several machines:
             ``postgresql://user:password@host/database``, or for a trial ``sqlite:///file.db``.
         model: The model whose tokens are counted; None counts ``cl100k_base``.
@@ -298,6 +301,7 @@ class MemoryManager:
         ScopeError: The scope cannot be read.
         PolicyError: ``short_term_policy`` is none.
         ManagementError: ``llm_client`` is nothing that can manage.
+        StoreUnavailableError: ``qdrant`` or ``journal_url`` is no URL.
         TypeError: ``embeddings`` is none.
     """
 
@@ -309,7 +313,7 @@ class MemoryManager:
         data_dir: str | Path = DEFAULT_DATA_DIR,
         short_term_policy: ShortTermPolicy | None = None,
         embeddings: Any = None,
-        qdrant: str | QdrantClient | None = None,
+        qdrant: str | QdrantServer | QdrantClient | None = None,
         journal_url: str | None = None,
         model: str | None = None,
         language: str | None = "english",
@@ -322,7 +326,7 @@ class MemoryManager:
             Path(data_dir).expanduser(),
             short_term_policy or ShortTermPolicy(),
             None if embeddings is None else _as_embeddings(embeddings),
-            qdrant,
+            QdrantServer(qdrant) if isinstance(qdrant, str) else qdrant,
             TokenCounter(model),
             clock,
             language,

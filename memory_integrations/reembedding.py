@@ -71,11 +71,15 @@ def _recreate(client: QdrantClient, source: str, target: str) -> None:
     from qdrant_client import models
 
     config = client.get_collection(source).config
+    params = config.params
     metadata = {key: value for key, value in (config.metadata or {}).items() if key != "complete"}
     client.create_collection(
         target,
-        vectors_config=config.params.vectors,
-        sparse_vectors_config=config.params.sparse_vectors,
+        vectors_config=params.vectors,
+        sparse_vectors_config=params.sparse_vectors,
+        shard_number=params.shard_number,
+        replication_factor=params.replication_factor,
+        write_consistency_factor=params.write_consistency_factor,
         metadata=metadata,
     )
     for field, index in client.get_collection(source).payload_schema.items():

@@ -1,0 +1,165 @@
+"""A Qdrant server or cluster: how it is reached, and what a collection there is created with."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from memory_integrations.errors import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from httpx import Request, Response
+    from qdrant_client import QdrantClient
+
+API_KEY = "QDRANT_API_KEY"
+"""The environment variable that the key is read from."""
+
+_TRANSIENT = frozenset((429, 502, 503, 504))
+_FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0  # seconds between two tries
+_LONGEST_ORDERED_WAIT = 30.0  # where a server says when to come back
+_MOST_RETRIES = 4  # gRPC's limit
+_REACHED_WITHIN = 1.0  # seconds for a port to answer
+
+
+@dataclass(frozen=True, slots=True)
+class QdrantServer:
+    """A Qdrant server or cluster, for ``MemoryManager(qdrant=...)``; a URL alone means all the defaults.
+
+    Calls that fail for a moment (no connection, a timeout, 429, 502 to 504; gRPC's UNAVAILABLE and RESOURCE_EXHAUSTED)
+    are made again, after waits that double, or as long as the server says. Each may be: points are known by their ids.
+
+    Args:
+        url: Such as ``http://localhost:6333`` or ``https://my.cluster:6333``.
+        api_key: The key; None reads the environment variable ``QDRANT_API_KEY``.
+        prefer_grpc: Whether to speak gRPC; None means where its port answers.
+        grpc_port: Its port.
+        timeout: Seconds that a call may take.
+        retries: How often a call is made again, at most 4.
+        shard_number: Of the collection, where it is created here, as the two that follow. None leaves it to the server.
+        replication_factor: Copies of each shard.
+        write_consistency_factor: Copies that must have a write before it is acknowledged.
+
+    Raises:
+        StoreUnavailableError: The URL is none, or ``retries`` is out of range.
+    """
+
+    url: str
+    api_key: str | None = field(default=None, repr=False)
+    prefer_grpc: bool | None = None
+    grpc_port: int = 6334
+    timeout: int = 10
+    retries: int = 3
+    shard_number: int | None = None
+    replication_factor: int | None = None
+    write_consistency_factor: int | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            parts = urlsplit(self.url)
+            reachable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except (ValueError, TypeError, AttributeError):
+            reachable = False
+        if not reachable:
+            raise StoreUnavailableError(
+                f"qdrant={self.url!r:.200}: expected a server's URL, such as 'http://localhost:6333', a QdrantServer, "
+                "or a QdrantClient."
+            )
+        if self.retries not in range(_MOST_RETRIES + 1):
+            raise StoreUnavailableError(f"retries={self.retries!r}: expected a number from 0 to {_MOST_RETRIES}.")
+
+    def connect(self) -> QdrantClient:
+        """A client of the server, which retries. Nothing is asked of the server yet."""
+        from qdrant_client import QdrantClient
+
+        client = QdrantClient(
+            url=self.url,
+            api_key=self.api_key or os.environ.get(API_KEY) or None,
+            prefer_grpc=self._reaches_grpc() if self.prefer_grpc is None else self.prefer_grpc,
+            grpc_port=self.grpc_port,
+            timeout=self.timeout,
+            grpc_options={"grpc.service_config": self._grpc_retries()} if self.retries else {},
+            check_compatibility=False,  # it would ask in a thread of its own, and only to warn
+        )
+        if self.retries:
+            client.http.client.add_middleware(_retrying(self.retries))
+        return client
+
+    @property
+    def collection_options(self) -> dict[str, int]:
+        """What a collection is created with here."""
+        options = {
+            "shard_number": self.shard_number,
+            "replication_factor": self.replication_factor,
+            "write_consistency_factor": self.write_consistency_factor,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    def _reaches_grpc(self) -> bool:
+        try:
+            with socket.create_connection((urlsplit(self.url).hostname or "", self.grpc_port), _REACHED_WITHIN):
+                return True
+        except OSError:
+            return False
+
+    def _grpc_retries(self) -> str:
+        policy = {
+            "maxAttempts": self.retries + 1,
+            "initialBackoff": f"{_FIRST_WAIT}s",
+            "maxBackoff": f"{_LONGEST_WAIT}s",
+            "backoffMultiplier": 2,
+            "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+        }
+        return json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
+
+
+@functools.cache
+def refusals() -> tuple[type[Exception], ...]:
+    """What a client of a server raises where it does not answer or refuses, over REST and over gRPC."""
+    from grpc import RpcError
+    from qdrant_client.common.client_exceptions import QdrantException
+    from qdrant_client.http.exceptions import ApiException
+
+    return ApiException, QdrantException, RpcError
+
+
+def _retrying(retries: int) -> Callable[[Request, Callable[[Request], Response]], Response]:
+    """What goes between the client and its connection, to send a request again."""
+    import httpx
+    import tenacity
+    from qdrant_client.http.exceptions import ResponseHandlingException
+
+    def is_transient(error: BaseException) -> bool:
+        return isinstance(error, ResponseHandlingException) and isinstance(error.source, httpx.TransportError)
+
+    doubled = tenacity.wait_exponential_jitter(_FIRST_WAIT, _LONGEST_WAIT, jitter=_FIRST_WAIT)
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        ordered = "" if state.outcome is None or state.outcome.failed else _retry_after(state.outcome.result())
+        return min(float(ordered), _LONGEST_ORDERED_WAIT) if ordered.isdigit() else doubled(state)
+
+    def last(state: tenacity.RetryCallState) -> Any:
+        assert state.outcome is not None
+        return state.outcome.result()  # an answer that says no, or the error
+
+    again = tenacity.retry_if_exception(is_transient) | tenacity.retry_if_result(
+        lambda response: response.status_code in _TRANSIENT
+    )
+
+    def send(request: Request, call: Callable[[Request], Response]) -> Response:
+        trying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(retries + 1), wait=wait, retry=again, retry_error_callback=last
+        )
+        response: Response = trying(call, request)
+        return response
+
+    return send
+
+
+def _retry_after(response: Response) -> str:
+    return str(response.headers.get("Retry-After", ""))
