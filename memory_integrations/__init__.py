@@ -3,6 +3,7 @@
 Importing this package imports no framework, no engine and no model: each is loaded at its first use.
 """
 
+from memory_integrations.archive import ArchiveReceipt
 from memory_integrations.context import Context
 from memory_integrations.decisions import Compress, Delete, Forget, Keep, Promote
 from memory_integrations.errors import (
@@ -37,6 +38,7 @@ from memory_integrations.views import Dropped, View
 __version__ = "0.1.0"
 
 __all__ = [
+    "ArchiveReceipt",
     "BudgetError",
     "Compress",
     "Context",

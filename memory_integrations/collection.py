@@ -161,24 +161,24 @@ class MemoryCollection:
             responses = client.query_batch_points(self.name, requests)
         return [{key_of(point.id): point.score for point in response.points} for response in responses]
 
-    def scroll(self, query_filter: models.Filter) -> Iterator[models.Record]:
-        """Every point of a filter, page by page, by their ids."""
+    def scroll(self, query_filter: models.Filter | None, payload: bool | list[str] = True) -> Iterator[models.Record]:
+        """Every point of a filter (None: of all scopes), page by page, by their ids; with what of their payloads."""
         client, offset = self.open(), None
         while True:
             with asking():
                 points, offset = client.scroll(
-                    self.name, scroll_filter=query_filter, limit=PAGE, offset=offset, with_payload=True
+                    self.name, scroll_filter=query_filter, limit=PAGE, offset=offset, with_payload=payload
                 )
             yield from points
             if offset is None:
                 return
 
-    def retrieve(self, ids: Iterable[str | int]) -> list[models.Record]:
+    def retrieve(self, ids: Iterable[str | int], *, with_vectors: bool = False) -> list[models.Record]:
         """The points of these ids that there are."""
         found: list[models.Record] = []
         for batch in batched(ids, PAGE):
             with asking():
-                found += self.open().retrieve(self.name, list(batch), with_payload=True)
+                found += self.open().retrieve(self.name, list(batch), with_payload=True, with_vectors=with_vectors)
         return found
 
     def count(self, query_filter: models.Filter) -> int:
@@ -191,6 +191,12 @@ class MemoryCollection:
         for batch in batched(points, PAGE):
             with asking():
                 self.open().upsert(self.name, points=list(batch), wait=True)
+
+    def put(self, points: Sequence[models.PointStruct]) -> None:
+        """Write points of any scopes as they are; what was read of these is read anew."""
+        self.upsert(points)
+        for tag in {str(metadata_of(point).get("scope")) for point in points}:
+            self.forget(tag)
 
     def delete(self, tag: str, selector: models.PointIdsList | models.FilterSelector | None) -> None:
         """Delete points of a scope, physically: nothing of them is left in any file of the embedded engine.
@@ -229,7 +235,7 @@ class MemoryCollection:
             if not self._differences(client):
                 return client.count(self.name, exact=True).count
             count = reembed(
-                client, self.name, lambda name: self._create(client, name), self._identity, self._encode, progress
+                client, self.name, lambda name: self._create(client, name), self.identity, self._encode, progress
             )
             self._tables.clear()
             return count
@@ -254,7 +260,7 @@ class MemoryCollection:
         ]
 
     @cached_property
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What the collection records of how its vectors were made."""
         from memory_integrations.embeddings import embedding_name, embedding_size
 
@@ -273,9 +279,9 @@ class MemoryCollection:
 
         client.create_collection(
             name,
-            vectors_config=models.VectorParams(size=self._identity["embedding_size"], distance=models.Distance.COSINE),
+            vectors_config=models.VectorParams(size=self.identity["embedding_size"], distance=models.Distance.COSINE),
             sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-            metadata=self._identity,
+            metadata=self.identity,
             **self._options,
         )
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
@@ -295,7 +301,7 @@ class MemoryCollection:
         if written:
             raise EmbeddingMismatchError(
                 f"Collection {self.name!r} was written with {_described(written)}; it was opened with "
-                f"{_described(self._identity)}. Open it with the former, or call long_term.reembed() to embed its "
+                f"{_described(self.identity)}. Open it with the former, or call long_term.reembed() to embed its "
                 "memories with the latter."
             )
 
@@ -305,8 +311,8 @@ class MemoryCollection:
         vectors = config.params.vectors
         dense = vectors.get(DENSE) if isinstance(vectors, dict) else vectors
         # What the ecosystem's own classes created says nothing of its embedding but the size.
-        written = {**self._identity, **(config.metadata or {}), "embedding_size": dense.size if dense else None}
-        return {} if all(written[key] == value for key, value in self._identity.items()) else written
+        written = {**self.identity, **(config.metadata or {}), "embedding_size": dense.size if dense else None}
+        return {} if all(written[key] == value for key, value in self.identity.items()) else written
 
     def _encode(self, points: list[Any]) -> list[Any]:
         return list(self.encode([point.id for point in points], [point.payload for point in points]))

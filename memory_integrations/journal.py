@@ -28,6 +28,8 @@ from memory_integrations.scopes import MemoryScope
 
 _log = logging.getLogger("memory_integrations")
 
+_EVENTS_A_WRITE = 1000
+
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
@@ -142,6 +144,38 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Release what is open."""
+
+
+def restored(journal: Journal, scope: MemoryScope, events: Sequence[Event], *, dry_run: bool = False) -> int:
+    """Write those events of another journal of a scope that this one does not have yet.
+
+    Args:
+        journal: Where to.
+        scope: Whose.
+        events: All of the other's, from the first.
+        dry_run: Only see whether it can be done.
+
+    Returns:
+        How many were written, or would be.
+
+    Raises:
+        StoreUnavailableError: This journal tells another history, so that the two cannot be one.
+        StoreError: They could not be written.
+    """
+    there: list[Event] = []
+    opened = journal.open(scope, there.append, there.clear)
+    common = min(len(there), len(events))
+    if there[:common] != list(events[:common]):
+        raise StoreUnavailableError(
+            f"{scope} has another history here than what is to be written: {len(there)} events against {len(events)}, "
+            "which do not begin alike. Nothing was written. Erase the scope first, or write to another data_dir or "
+            "database."
+        )
+    missing = events[common:]
+    if not dry_run:
+        for start in range(0, len(missing), _EVENTS_A_WRITE):
+            opened.extend(missing[start : start + _EVENTS_A_WRITE])
+    return len(missing)
 
 
 class JsonlJournal:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from memory_integrations.archive import Archive, ArchiveReceipt, restore_archive, write_archive
 from memory_integrations.arrival import arrived, utc_now
 from memory_integrations.collection import MemoryCollection
 from memory_integrations.context import Context, assemble
@@ -46,6 +47,7 @@ from memory_integrations.managed import ManagementLog
 from memory_integrations.messages import Content, Message
 from memory_integrations.plans import ManagementPlan, ManagementReceipt, ManagementRequest, Manager, applied, planned
 from memory_integrations.policies import Entry, ShortTermPolicy
+from memory_integrations.reembedding import Progress
 from memory_integrations.rules import RuleManager
 from memory_integrations.scopes import MemoryScope
 from memory_integrations.server import QdrantServer
@@ -785,6 +787,55 @@ class MemoryManager:
             self._open.managed(scope).remove_fact(key)
         return self.features.erase(key)
 
+    def export(
+        self, path: str | Path, *, all_scopes: bool = False, vectors: bool = False, progress: Progress | None = None
+    ) -> ArchiveReceipt:
+        """Write everything of the scope to one JSON Lines file: facts with their history, messages, decisions.
+
+        A user's scope takes all of the user's sessions with it. The same memory gives the same bytes. It may be done
+        while others write: everything that was acknowledged before is in it.
+
+        Args:
+            path: The file; one that is there is replaced, in one step.
+            all_scopes: Everything of all scopes. With ``vectors`` that is a backup.
+            vectors: Write the vectors too: the file is larger, and reading it back embeds nothing.
+            progress: Told how many points are done, and how many there are.
+
+        Raises:
+            StoreUnavailableError: The file cannot be written.
+            StoreError: A store cannot be read.
+        """
+        self._flush_all() if all_scopes else self.flush()
+        opened, scope = self._open, None if all_scopes else self.scope
+        return write_archive(Path(path), scope, opened.journal, opened.memories, vectors, progress)
+
+    def import_archive(self, path: str | Path, progress: Progress | None = None) -> ArchiveReceipt:
+        """Write what an archive of :meth:`export` has into this memory, whatever stores it is in.
+
+        What is there already is not doubled; memories that were deleted here come back. Interrupted, it goes on when it
+        is called again.
+
+        Args:
+            path: The archive of this scope; or one of all scopes, which the global scope imports.
+            progress: Told how many points are done, and how many there are.
+
+        Raises:
+            ScopeError: It is another scope's; nothing was written.
+            StoreCorruptedError: The file is damaged, or no archive; nothing was written.
+            StoreUnavailableError: A scope has another history here; nothing was written.
+            StoreError: A store could not be written.
+        """
+        archive = Archive(Path(path))
+        whose = archive.receipt.scope
+        if (whose or "global") != str(self.scope):
+            raise ScopeError(
+                f"{path} is an archive of {whose or 'all scopes'}, and this is the memory of {self.scope}: open it for "
+                f"{whose or 'global'}. Nothing was written."
+            )
+        receipt = restore_archive(archive, self._open.journal, self._open.memories, progress)
+        self.features.refresh()
+        return receipt
+
     def close(self) -> None:
         """Store what waits, and release the journal's files and the engine's lock, for every sibling.
 
@@ -795,8 +846,7 @@ class MemoryManager:
         """
         try:
             self._open.finish_work()
-            for scope in self._open.scopes_waiting():
-                self.for_scope(scope).flush()
+            self._flush_all()
         finally:
             if _open_memories.get(directory := self._open.options["data_dir"]) is self._open:
                 del _open_memories[directory]
@@ -916,11 +966,23 @@ class MemoryManager:
         """Async twin of :meth:`erase_fact`."""
         return await asyncio.to_thread(self.erase_fact, key)
 
+    async def aexport(self, path: str | Path, *, all_scopes: bool = False, vectors: bool = False) -> ArchiveReceipt:
+        """Async twin of :meth:`export`."""
+        return await asyncio.to_thread(self.export, path, all_scopes=all_scopes, vectors=vectors)
+
+    async def aimport_archive(self, path: str | Path) -> ArchiveReceipt:
+        """Async twin of :meth:`import_archive`."""
+        return await asyncio.to_thread(self.import_archive, path)
+
     async def aclose(self) -> None:
         """Async twin of :meth:`close`."""
         await asyncio.to_thread(self.close)
 
     # Inside
+
+    def _flush_all(self) -> None:
+        for scope in self._open.scopes_waiting():
+            self.for_scope(scope).flush()
 
     def _budget(self, max_tokens: int | None) -> int:
         """Tokens that a context may spend."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import postgres
 import pytest
 from fresh import fresh_python
 from hypothesis import HealthCheck, settings
@@ -41,6 +42,27 @@ if _MEMORY_DISK.is_dir() and os.access(_MEMORY_DISK, os.W_OK) and shutil.disk_us
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 OpenFacts = Callable[..., FeatureMemory]
 OpenManager = Callable[..., MemoryManager]
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL server of this test run's own."""
+    if (why := postgres.missing()) is not None:
+        pytest.skip(why)
+    pytest.importorskip("psycopg")
+    with postgres.cluster() as url:
+        yield url
+
+
+@pytest.fixture(params=["files", "sqlite", "postgresql"])
+def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
+    """Every journal there is, as ``MemoryManager(journal_url=)``: files, SQLite, and an empty PostgreSQL database."""
+    if request.param == "files":
+        return None
+    pytest.importorskip("sqlalchemy")
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/journal.db"
+    return postgres.new_database(request.getfixturevalue("postgresql"))
 
 
 @pytest.fixture

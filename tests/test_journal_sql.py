@@ -30,31 +30,12 @@ from memory_integrations.features import open_shelves
 from memory_integrations.journal_sql import SqlJournal
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """The URL of a PostgreSQL server of this test run's own."""
-    if (why := postgres.missing()) is not None:
-        pytest.skip(why)
-    with postgres.cluster() as url:
-        yield url
-
-
-def database_of(server: str) -> str:
-    """A new, empty database on the server."""
-    import psycopg
-
-    name = f"t{uuid.uuid4().hex}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return server.replace("/postgres?", f"/{name}?")
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/journal.db"
-    return database_of(request.getfixturevalue("server"))
+    return postgres.new_database(request.getfixturevalue("postgresql"))
 
 
 class TestOnSqlite(JournalConformance):
@@ -66,13 +47,13 @@ class TestOnPostgreSQL(JournalConformance):
     """Each place is a database of its own."""
 
     @pytest.fixture(autouse=True)
-    def _databases(self, server: str) -> None:
-        self._server = server
+    def _databases(self, postgresql: str) -> None:
+        self._server = postgresql
         self._made: dict[Path, str] = {}
 
     def open_journal(self, place: Path, clock: Clock) -> SqlJournal:
         if place not in self._made:
-            self._made[place] = database_of(self._server)
+            self._made[place] = postgres.new_database(self._server)
         return SqlJournal(self._made[place], clock)
 
 
@@ -139,8 +120,8 @@ def test_a_forked_process_connects_anew(url: str) -> None:
 # Faults
 
 
-def test_a_connection_that_was_cut_is_made_again(server: str) -> None:
-    url = database_of(server)
+def test_a_connection_that_was_cut_is_made_again(postgresql: str) -> None:
+    url = postgres.new_database(postgresql)
     journal = SqlJournal(url)
     reader = Reader(journal)
     reader.append("before")

@@ -25,6 +25,7 @@ from memory_integrations.cli.options import (
     Scope,
     complain,
     opened,
+    settings,
 )
 from memory_integrations.cli.prompt import prompt, show_context, show_prompt
 from memory_integrations.cli.show import console, plain
@@ -42,7 +43,6 @@ _HELP = "/facts  what is known   /context  the last prompt   /forget  this conve
 
 
 def chat(
-    ctx: typer.Context,
     model: Model = None,
     max_tokens: MaxTokens = 2000,
     scope: Scope = SCOPE,
@@ -59,7 +59,7 @@ def chat(
     if parsed.user_id and not parsed.session_id:
         parsed = parsed.with_session(f"chat-{utc_now():%Y%m%dT%H%M%S}")
     screen = console()
-    stream = streaming(model, debug=bool(ctx.obj and ctx.obj.debug)) if model else None
+    stream = streaming(model, debug=settings.get().debug) if model else None
     with opened(parsed, data_dir, language) as memory:
         memory.resume()
         if back := len(memory.short_term):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,9 +45,21 @@ Query = Annotated[str, typer.Argument(metavar="QUERY", help="A question, or any 
 
 @dataclass(slots=True)
 class Settings:
-    """What stands before the command."""
+    """What stands before the command.
+
+    Attributes:
+        debug: Whether to show where an error comes from.
+        qdrant: A Qdrant server's URL; None for the embedded engine.
+        journal_url: A database's URL; None for files.
+    """
 
     debug: bool = False
+    qdrant: str | None = None
+    journal_url: str | None = None
+
+
+settings: ContextVar[Settings] = ContextVar("settings")
+"""Those of this run."""
 
 
 @contextmanager
@@ -62,16 +75,18 @@ def opened(
         to_read: Whether it must be there: a wrong path must not look like an empty memory.
         options: What else the manager takes.
     """
-    parsed = MemoryScope.parse(scope)
+    parsed, given = MemoryScope.parse(scope), settings.get()
     if to_read:
         expect_memory(data_dir)
-    with closing(MemoryManager(parsed, data_dir=data_dir, language=_known(language), **options)) as memory:
+    stores = {"data_dir": data_dir, "qdrant": given.qdrant, "journal_url": given.journal_url, **options}
+    with closing(MemoryManager(parsed, language=_known(language), **stores)) as memory:
         yield memory
 
 
 def expect_memory(data_dir: Path) -> None:
     """Fail where there is no memory."""
-    if not data_dir.is_dir():
+    given = settings.get()
+    if not (data_dir.is_dir() or given.qdrant or given.journal_url):
         raise failure(
             f"there is no memory in {data_dir}. Store something with `ingest`, `chat` or `facts set`, or name another "
             "--data-dir."

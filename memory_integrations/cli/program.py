@@ -20,7 +20,7 @@ from memory_integrations.cli.demo import demo
 from memory_integrations.cli.facts import delete_fact, fact_history, list_facts, repair_facts, set_fact, undo_fact
 from memory_integrations.cli.ingestion import ingest
 from memory_integrations.cli.managing import manage
-from memory_integrations.cli.options import INTERRUPTED, PROGRAM, Settings, complain
+from memory_integrations.cli.options import INTERRUPTED, PROGRAM, Settings, complain, settings
 from memory_integrations.cli.search import context, search
 from memory_integrations.cli.upkeep import erase, optimize, reembed, stats
 from memory_integrations.errors import EmbeddingMismatchError, ManagementError, MemoryIntegrationError
@@ -43,20 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what an encoding does not have becomes ?, and ends nothing
-    settings = Settings()
+    given = Settings()
+    settings.set(given)
     # typer exports no name for it, and in its older releases it is click's.
     usage_error: Any = typer.BadParameter.__base__
     with warnings.catch_warnings():
         warnings.showwarning = _note
         try:
-            code: int = app(args=arguments, prog_name=PROGRAM, obj=settings, standalone_mode=False) or 0
+            code: int = app(args=arguments, prog_name=PROGRAM, standalone_mode=False) or 0
         except usage_error as error:
             complain(f"{error.format_message()} (--help says more)")
             return 2
         except typer.Abort:  # how older releases of typer say that ctrl-C was pressed
             code = INTERRUPTED
         except (MemoryIntegrationError, OSError) as error:
-            if settings.debug:
+            if given.debug:
                 raise
             complain(_advice(error))
             return _code_of(error)
@@ -101,12 +102,25 @@ def _group(text: str, epilog: str | None = None) -> typer.Typer:
 
 def _options(
     ctx: typer.Context,
+    qdrant: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MEMORY_INTEGRATIONS_QDRANT",
+            help="A Qdrant server's URL, in the place of the embedded engine; its key is read from QDRANT_API_KEY.",
+        ),
+    ] = None,
+    journal_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MEMORY_INTEGRATIONS_JOURNAL_URL",
+            help="A database's URL, in the place of the journal's files: postgresql://... or sqlite:///file.db.",
+        ),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    if ctx.obj is None:
-        ctx.obj = Settings()
-    ctx.obj.debug = debug
+    given = settings.get()
+    given.debug, given.qdrant, given.journal_url = debug, qdrant or None, journal_url or None
     if version:
         print(__version__)
         raise typer.Exit
