@@ -6,6 +6,7 @@ Importing this package imports no framework, no engine and no model: each is loa
 from memory_integrations.archive import ArchiveReceipt
 from memory_integrations.context import Context
 from memory_integrations.decisions import Compress, Delete, Forget, Keep, Promote
+from memory_integrations.doctor import Finding
 from memory_integrations.errors import (
     BudgetError,
     EmbeddingMismatchError,
@@ -27,6 +28,7 @@ from memory_integrations.layout import MemoryHit
 from memory_integrations.long_term import LongTermMemory
 from memory_integrations.manager import EraseReceipt, MemoryManager
 from memory_integrations.messages import Message, ToolCall
+from memory_integrations.migration import MigrationReceipt
 from memory_integrations.plans import ManagementPlan, ManagementReceipt, ManagementRequest
 from memory_integrations.policies import Entry, ShortTermPolicy
 from memory_integrations.scopes import MemoryScope
@@ -52,6 +54,7 @@ __all__ = [
     "FactVersion",
     "FeatureMemory",
     "FilterError",
+    "Finding",
     "Forget",
     "Keep",
     "LongTermMemory",
@@ -66,6 +69,7 @@ __all__ = [
     "MemoryScope",
     "Message",
     "MessageError",
+    "MigrationReceipt",
     "PolicyError",
     "Promote",
     "QdrantServer",

@@ -21,12 +21,20 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from memory_integrations.collection import PAGE, MemoryCollection, batched, equals, in_order, tagged
+from memory_integrations.collection import MemoryCollection, batched, equals, in_order, tagged
+from memory_integrations.copying import PAGE, Progress
 from memory_integrations.errors import StoreCorruptedError, StoreUnavailableError
-from memory_integrations.journal import Event, Journal, decode_event, encode_event, restored
+from memory_integrations.journal import (
+    Event,
+    Journal,
+    as_json_line,
+    decode_event,
+    encode_event,
+    events_of,
+    restored,
+)
 from memory_integrations.layout import DENSE, SPARSE
 from memory_integrations.namespaces import own_tag
-from memory_integrations.reembedding import Progress
 from memory_integrations.scopes import MemoryScope
 
 if TYPE_CHECKING:
@@ -34,8 +42,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _NAME = "memory_integrations"
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=True).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ def write_archive(
         writer.write({"archive": _NAME, "format": FORMAT, "scope": name, **made_by})
         events = points = 0
         for one in _scopes_of(scope, journal):
-            for event in _events_of(one, journal):
+            for event in events_of(journal, one):
                 writer.write({"scope": str(one), "number": event.number, "event": json.loads(encode_event(event))})
                 events += 1
         ids = [point.id for point in in_order(collection.scroll(_points_of(scope), ["metadata.order"]))]
@@ -115,7 +121,7 @@ class _Writer:
         return self._hash.hexdigest()
 
     def write(self, record: dict[str, Any]) -> None:
-        line = _encode(record).encode() + b"\n"
+        line = as_json_line(record)
         self._hash.update(line)
         self._file.write(line)
 
@@ -145,12 +151,6 @@ def _scopes_of(scope: MemoryScope | None, journal: Journal) -> list[MemoryScope]
     """The scopes whose journals belong to an archive, in the order of their names."""
     found = {one for one in journal.scopes() if scope in (None, one, one.owner)}
     return sorted(found, key=str)
-
-
-def _events_of(scope: MemoryScope, journal: Journal) -> list[Event]:
-    events: list[Event] = []
-    journal.open(scope, events.append, events.clear)
-    return events
 
 
 def _points_of(scope: MemoryScope | None) -> models.Filter | None:

@@ -12,9 +12,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
+from memory_integrations.copying import PAGE, Progress
 from memory_integrations.errors import EmbeddingMismatchError, StoreUnavailableError
 from memory_integrations.layout import DENSE, SPARSE, day_of, key_of, line, metadata_of, speaker_of, text_of
-from memory_integrations.reembedding import Progress, finish, reembed
+from memory_integrations.reembedding import finish, reembed
 from memory_integrations.server import refusals
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from memory_integrations.sparse import SparseEncoder
 
 COLLECTION = "memory_integrations"
-PAGE = 256
-"""Points a call: the embedded engine holds the interpreter lock for the whole of each."""
 
 
 class Turn:
@@ -68,7 +67,7 @@ class MemoryCollection:
         self._make_client = client
         self._make_embeddings = embeddings
         self._weights = weights
-        self._options = dict(options or {})
+        self.options = dict(options or {})
         self.lock = threading.RLock()  # held while a table is filled or ranked
         self._client: QdrantClient | None = None
         self._tables: dict[str, Conversations] = {}
@@ -91,6 +90,10 @@ class MemoryCollection:
                         self._open_collection(client)
                     self._client = client
         return self._client
+
+    def client(self) -> QdrantClient:
+        """The client, whatever collection is there."""
+        return self._client or self._make_client()
 
     @cached_property
     def dense(self) -> Embeddings:
@@ -228,7 +231,7 @@ class MemoryCollection:
     def reembed(self, progress: Progress | None = None) -> int:
         """Embed every memory anew with this embedding and language; see ``LongTermMemory.reembed``."""
         with self.lock:
-            client = self._client or self._make_client()
+            client = self.client()
             if not client.collection_exists(self.name):
                 return 0
             finish(client, self.name)
@@ -282,7 +285,7 @@ class MemoryCollection:
             vectors_config=models.VectorParams(size=self.identity["embedding_size"], distance=models.Distance.COSINE),
             sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
             metadata=self.identity,
-            **self._options,
+            **self.options,
         )
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
         client.create_payload_index(name, "metadata.scope", tenant)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from memory_integrations.arrival import utc_now
-from memory_integrations.collection import PAGE, MemoryCollection, asking, batched, embedding, equals, in_order, tagged
+from memory_integrations.collection import MemoryCollection, asking, batched, embedding, equals, in_order, tagged
 from memory_integrations.conditions import check_filter, meets_all
+from memory_integrations.copying import PAGE
 from memory_integrations.delimiters import strip_injected
 from memory_integrations.errors import MessageError
 from memory_integrations.layout import DENSE, SPARSE, id_of, is_expired, metadata_of, text_of

@@ -31,6 +31,7 @@ _log = logging.getLogger("memory_integrations")
 _EVENTS_A_WRITE = 1000
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_encode_sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=True).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,11 @@ def encode_event(event: Event) -> str:
     line = _encode({"at": event.at.isoformat(), "kind": event.kind, **event.data})
     line.encode()  # a lone surrogate is no Unicode
     return line
+
+
+def as_json_line(value: Any) -> bytes:
+    """JSON on one line, with the keys in order: the same bytes for what is equal."""
+    return _encode_sorted(value).encode() + b"\n"
 
 
 def decode_event(number: int, line: str) -> Event:
@@ -130,6 +136,10 @@ class ScopeJournal(Protocol):
 class Journal(Protocol):
     """Journals by scope."""
 
+    @property
+    def place(self) -> str:
+        """Where they are kept: the same for two that are one."""
+
     def open(self, scope: MemoryScope, on_event: Callable[[Event], None], on_reset: Callable[[], None]) -> ScopeJournal:
         """The journal of a scope, having handed all its events to ``on_event``, oldest first.
 
@@ -144,6 +154,13 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Release what is open."""
+
+
+def events_of(journal: Journal, scope: MemoryScope) -> list[Event]:
+    """Every event of a scope."""
+    events: list[Event] = []
+    journal.open(scope, events.append, events.clear)
+    return events
 
 
 def restored(journal: Journal, scope: MemoryScope, events: Sequence[Event], *, dry_run: bool = False) -> int:
@@ -194,6 +211,11 @@ class JsonlJournal:
         self._open_files: OrderedDict[JsonlScopeJournal, None] = OrderedDict()
         self._lock = threading.Lock()
 
+    @property
+    def place(self) -> str:
+        """The directory, absolute."""
+        return str(self.directory.absolute())
+
     def open(
         self, scope: MemoryScope, on_event: Callable[[Event], None], on_reset: Callable[[], None]
     ) -> JsonlScopeJournal:
@@ -208,16 +230,30 @@ class JsonlJournal:
 
     def scopes(self) -> list[MemoryScope]:
         """The scopes that have a file, in the order of the files' names."""
-        found = []
-        for path in sorted(self.directory.glob("*.jsonl")):
+        return [scope for path in self.files() if (scope := self.scope_of(path)) is not None]
+
+    def files(self) -> list[Path]:
+        """The files of all scopes, in the order of their names."""
+        return sorted(self.directory.glob("*.jsonl"))
+
+    def scope_of(self, path: Path) -> MemoryScope | None:
+        """Whose file it is; None where its first event was never acknowledged.
+
+        Raises:
+            StoreCorruptedError: It does not say so.
+            StoreUnavailableError: It cannot be read.
+        """
+        try:
             with path.open("rb") as file:
                 header = file.readline()
-            if header.endswith(b"\n"):  # else its first event was never acknowledged
-                try:
-                    found.append(MemoryScope.parse(_parse(header, path, 1)["scope"]))
-                except ScopeError:
-                    raise _corrupted(path, 1, header) from None
-        return found
+        except OSError as error:
+            raise StoreUnavailableError(f"The journal {path} cannot be read ({error}).") from error
+        if not header.endswith(b"\n"):
+            return None
+        try:
+            return MemoryScope.parse(_parse(header, path, 1)["scope"])
+        except ScopeError:
+            raise _corrupted(path, 1, header) from None
 
     def repair(self, scope: MemoryScope) -> int:
         """Move the lines that are no events to a file beside the scope's; returns how many there were."""

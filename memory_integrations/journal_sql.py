@@ -11,8 +11,9 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 try:
@@ -69,6 +70,11 @@ class SqlJournal:
         self._lock = threading.Lock()
         self._engine: sql.Engine | None = None
         self._opened_by = 0
+
+    @property
+    def place(self) -> str:
+        """The URL, without its password."""
+        return self._url.render_as_string(hide_password=True)
 
     def open(
         self, scope: MemoryScope, on_event: Callable[[Event], None], on_reset: Callable[[], None]
@@ -135,13 +141,13 @@ class SqlJournal:
             yield
         except DBAPIError as error:
             raise StoreUnavailableError(
-                f"The database {self._url.render_as_string(hide_password=True)} did not do what was asked of it "
+                f"The database {self.place} did not do what was asked of it "
                 f"({' '.join(str(error.orig).split())[:200]}). Nothing was written by this call. See that it runs, "
                 "that the user may create and write tables, and that the disk has space."
             ) from error
         except SQLAlchemyError as error:
             raise StoreUnavailableError(
-                f"The database {self._url.render_as_string(hide_password=True)} cannot be used "
+                f"The database {self.place} cannot be used "
                 f"({type(error).__name__}: {' '.join(str(error).split())[:200]}). Nothing was written by this call."
             ) from error
 
@@ -333,6 +339,8 @@ def _engine(url: sql.URL) -> sql.Engine:
             database.execute(sql.select(sql.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
             _metadata.create_all(database)
         return engine
+    with suppress(OSError):  # what cannot be made here cannot be opened either, and then it is said
+        Path(url.database or "").touch(mode=0o600)  # SQLite itself lets everybody read it
     engine = sql.create_engine(url, connect_args={"timeout": _WAIT})
 
     @sql.event.listens_for(engine, "connect")

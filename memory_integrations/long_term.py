@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from memory_integrations.arrival import arrived, utc_now
 from memory_integrations.collection import (
-    PAGE,
     MemoryCollection,
     batched,
     embedding,
@@ -21,6 +20,7 @@ from memory_integrations.collection import (
     tagged,
     within_corpus,
 )
+from memory_integrations.copying import PAGE
 from memory_integrations.delimiters import strip_injected
 from memory_integrations.errors import FilterError, MessageError
 from memory_integrations.filters import MemoryFilter
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from langchain_qdrant import QdrantVectorStore
     from qdrant_client import models
 
+    from memory_integrations.copying import Progress
     from memory_integrations.ranking import Conversations, Ranked
-    from memory_integrations.reembedding import Progress
 
 # Of a long text a hit shows so many pieces, and only those that score about as well as the best.
 _PIECES_SHOWN = 2

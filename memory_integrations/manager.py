@@ -19,6 +19,7 @@ from memory_integrations.archive import Archive, ArchiveReceipt, restore_archive
 from memory_integrations.arrival import arrived, utc_now
 from memory_integrations.collection import MemoryCollection
 from memory_integrations.context import Context, assemble
+from memory_integrations.copying import Progress
 from memory_integrations.decisions import (
     Compress,
     Decision,
@@ -30,6 +31,7 @@ from memory_integrations.decisions import (
     validate,
 )
 from memory_integrations.delimiters import strip_injected
+from memory_integrations.doctor import Finding, examine
 from memory_integrations.errors import (
     FactError,
     ManagementError,
@@ -45,9 +47,9 @@ from memory_integrations.layout import MemoryHit
 from memory_integrations.long_term import LongTermMemory, MessageName
 from memory_integrations.managed import ManagementLog
 from memory_integrations.messages import Content, Message
+from memory_integrations.migration import MigrationReceipt, copy_collection, copy_journals
 from memory_integrations.plans import ManagementPlan, ManagementReceipt, ManagementRequest, Manager, applied, planned
 from memory_integrations.policies import Entry, ShortTermPolicy
-from memory_integrations.reembedding import Progress
 from memory_integrations.rules import RuleManager
 from memory_integrations.scopes import MemoryScope
 from memory_integrations.server import QdrantServer
@@ -123,6 +125,7 @@ class _OpenMemory:
             options=qdrant.collection_options if isinstance(qdrant, QdrantServer) else None,
         )
         self._own_client: QdrantClient | None = None
+        self.places = self.journal.place, _place_of(data_dir, qdrant)
         self._lock = threading.Lock()
         self._short_term: dict[MemoryScope, ShortTermMemory] = {}
         self._features: WeakValueDictionary[MemoryScope, FeatureMemory] = WeakValueDictionary()
@@ -836,6 +839,47 @@ class MemoryManager:
         self.features.refresh()
         return receipt
 
+    def examine(self) -> list[Finding]:
+        """Look at every store, of all scopes: what is wrong, what to do, and a ``repair`` where nothing can be lost.
+
+        It reads everything and changes nothing.
+        """
+        opened = self._open
+        return list(examine(Path(opened.options["data_dir"]), opened.journal, opened.memories))
+
+    def migrate_to(
+        self, target: MemoryManager, progress: Callable[[str, int, int], None] | None = None
+    ) -> MigrationReceipt:
+        """Copy everything of all scopes to the stores of another open memory, and read it back to compare it.
+
+        A store that both have stays where it is: with the same ``data_dir`` and another ``qdrant`` only the memories
+        move. Nothing is deleted, in neither place. Interrupted, it goes on when it is called again; let nobody write
+        meanwhile.
+
+        Args:
+            target: The open memory; whatever scope it is of.
+            progress: Told what is being copied ("scopes", "points"), how many are done, and how many there are.
+
+        Raises:
+            EmbeddingMismatchError: The target was written with another embedding.
+            StoreUnavailableError: The target has another history, or points that this memory has not; or both have all
+                their stores in common.
+            StoreCorruptedError: What was read back differs.
+            StoreError: A store could not be read or written.
+        """
+        self._flush_all()
+        here, there = self._open, target._open
+        receipt = MigrationReceipt()
+        if here.places == there.places:
+            raise StoreUnavailableError("Both memories have the same stores: there is nothing to move.")
+        if here.journal.place != there.journal.place:
+            scopes, events, digest = copy_journals(here.journal, there.journal, progress)
+            receipt = replace(receipt, scopes=scopes, events=events, events_sha256=digest)
+        if here.places[1] != there.places[1]:
+            points, digest = copy_collection(here.memories, there.memories, progress)
+            receipt = replace(receipt, points=points, points_sha256=digest)
+        return receipt
+
     def close(self) -> None:
         """Store what waits, and release the journal's files and the engine's lock, for every sibling.
 
@@ -973,6 +1017,14 @@ class MemoryManager:
     async def aimport_archive(self, path: str | Path) -> ArchiveReceipt:
         """Async twin of :meth:`import_archive`."""
         return await asyncio.to_thread(self.import_archive, path)
+
+    async def aexamine(self) -> list[Finding]:
+        """Async twin of :meth:`examine`."""
+        return await asyncio.to_thread(self.examine)
+
+    async def amigrate_to(self, target: MemoryManager) -> MigrationReceipt:
+        """Async twin of :meth:`migrate_to`."""
+        return await asyncio.to_thread(self.migrate_to, target)
 
     async def aclose(self) -> None:
         """Async twin of :meth:`close`."""
@@ -1240,6 +1292,13 @@ def _journal(url: str | None, data_dir: Path, clock: Callable[[], datetime]) -> 
     from memory_integrations.journal_sql import SqlJournal
 
     return SqlJournal(url, clock)
+
+
+def _place_of(data_dir: Path, qdrant: QdrantServer | QdrantClient | None) -> str:
+    """Where the memories are: the same for the same store."""
+    if qdrant is None:
+        return str(data_dir.absolute())
+    return qdrant.url.rstrip("/") if isinstance(qdrant, QdrantServer) else f"client {id(qdrant)}"
 
 
 def _plain_options(**options: Any) -> dict[str, Any]:

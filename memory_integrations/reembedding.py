@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from memory_integrations.copying import Progress, copy_points, create_alike
+
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
-
-Progress = Callable[[int, int], None]
-"""Called with how many points are done, and how many there are."""
-
-_PAGE = 256
 
 
 def reembed(
@@ -47,7 +44,7 @@ def reembed(
             client.delete_collection(second)
     if not client.collection_exists(second):
         create(second)
-    count = _copy(client, name, second, encode, progress)
+    count = copy_points(client, name, client, second, encode, progress)
     client.update_collection(second, metadata={"complete": True})
     finish(client, name)
     return count
@@ -66,52 +63,17 @@ def finish(client: QdrantClient, name: str) -> None:
     client.delete_collection(second)
 
 
+def is_unfinished(client: QdrantClient, name: str) -> bool:
+    """Whether a move was interrupted, which :func:`reembed` goes on with."""
+    return client.collection_exists(_second(name))
+
+
 def _recreate(client: QdrantClient, source: str, target: str) -> None:
     """Copy a collection with its vectors as they are. An interrupted copy is deleted by the next :func:`finish`."""
-    from qdrant_client import models
-
-    config = client.get_collection(source).config
-    params = config.params
-    metadata = {key: value for key, value in (config.metadata or {}).items() if key != "complete"}
-    client.create_collection(
-        target,
-        vectors_config=params.vectors,
-        sparse_vectors_config=params.sparse_vectors,
-        shard_number=params.shard_number,
-        replication_factor=params.replication_factor,
-        write_consistency_factor=params.write_consistency_factor,
-        metadata=metadata,
-    )
-    for field, index in client.get_collection(source).payload_schema.items():
-        client.create_payload_index(target, field, index.params or index.data_type)
-
-    def unchanged(points: list[Any]) -> list[Any]:
-        return [models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in points]
-
-    _copy(client, source, target, unchanged, None, with_vectors=True)
-
-
-def _copy(
-    client: QdrantClient,
-    source: str,
-    target: str,
-    prepare: Callable[[list[Any]], list[Any]],
-    progress: Progress | None,
-    with_vectors: bool = False,
-) -> int:
-    """Copy the points that the target does not have yet, page by page."""
-    total, done, offset = client.count(source, exact=True).count, 0, None
-    while True:
-        points, offset = client.scroll(source, limit=_PAGE, offset=offset, with_payload=True, with_vectors=with_vectors)
-        there = {point.id for point in client.retrieve(target, [point.id for point in points], with_payload=False)}
-        missing = [point for point in points if point.id not in there]
-        if missing:
-            client.upsert(target, points=prepare(missing), wait=True)
-        done += len(points)
-        if progress is not None:
-            progress(done, total)
-        if offset is None:
-            return done
+    metadata = client.get_collection(source).config.metadata or {}
+    left = {key: value for key, value in metadata.items() if key != "complete"}
+    create_alike(client, source, client, target, left)
+    copy_points(client, source, client, target)
 
 
 def _second(name: str) -> str:

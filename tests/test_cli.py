@@ -29,7 +29,9 @@ pytest.importorskip("typer")
 from memory_integrations import cli
 
 DATA = Path(__file__).parent / "data"
-COMMANDS = ["demo", "ingest", "search", "context", "chat", "manage", "stats", "reembed", "optimize", "erase", "facts"]
+COMMANDS = (
+    "demo ingest search context chat manage stats doctor reembed optimize export import migrate erase facts".split()
+)
 FACT_COMMANDS = ["list", "set", "history", "delete", "undo", "repair"]
 
 
@@ -605,6 +607,80 @@ def test_p24_erase_removes_a_scope_from_every_file(run: Run, told: Path, data_di
     assert run("stats", "--json").json["long_term"] == {"memories": 0}
     assert run("facts", "list", "--json", "--scope", "user:other").json == {"code": "xyzzy"}
     assert not [path for path in data_dir.rglob("*") if path.is_file() and b"piano" in path.read_bytes()]
+
+
+def test_a_scope_is_exported_and_imported(run: Run, told: Path, data_dir: Path, tmp_path: Path) -> None:
+    run("facts", "set", "code", "xyzzy")
+    archive = tmp_path / "me.jsonl"
+    ran = run("export", archive)
+    assert (ran.code, ran.err) == (0, "")
+    assert re.fullmatch(rf"user:me: \d events and 2 pieces of text in {re.escape(str(archive))}\n", ran.out)
+    elsewhere = ["--data-dir", tmp_path / "other"]
+    ran = run("import", archive, *elsewhere)
+    assert (ran.code, ran.err) == (0, "")
+    assert "2 pieces of text imported in" in ran.out
+    assert "piano" in run("search", "piano", *elsewhere).out
+    assert run("facts", "list", "--json", *elsewhere).json == run("facts", "list", "--json").json
+    ran = run("import", archive, "--scope", "user:you")
+    assert (ran.code, "is an archive of user:me" in ran.err) == (2, True)
+    ran = run("import", DATA / "messages.jsonl")
+    assert (ran.code, "is no archive" in ran.err) == (1, True)
+
+
+def test_a_backup_of_all_scopes_is_imported(run: Run, told: Path, data_dir: Path, tmp_path: Path) -> None:
+    run("facts", "set", "code", "xyzzy", "--scope", "user:other")
+    assert run("export", tmp_path / "all.jsonl", "--all", "--vectors").out.startswith("all scopes: ")
+    shutil.rmtree(data_dir)
+    assert run("import", tmp_path / "all.jsonl", "--all").code == 0
+    assert run("facts", "list", "--json", "--scope", "user:other").json == {"code": "xyzzy"}
+    assert "piano" in run("search", "piano").out
+
+
+def test_a_memory_moves_to_a_database_and_back(run: Run, told: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sqlalchemy")
+    run("facts", "set", "code", "xyzzy")
+    url = f"sqlite:///{tmp_path}/journal.db"
+    ran = run("migrate", "--to-journal-url", url)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("copied, read back and found equal in ")
+    assert "events of 1 scope, sha256 " in ran.out and "memories" not in ran.out
+    before = run("facts", "history", "--json").json
+    assert run("--journal-url", url, "facts", "history", "--json").json == before
+    back = tmp_path / "back"
+    ran = run("--journal-url", url, "migrate", "--to-data-dir", back)
+    assert "memories  2 pieces of text, sha256 " in ran.out
+    assert run("facts", "history", "--json", "--data-dir", back).json == before
+    assert "piano" in run("search", "piano", "--data-dir", back).out
+    ran = run("migrate")
+    assert (ran.code, "say where to" in ran.err) == (2, True)
+
+
+def test_stores_are_named_by_the_environment(
+    run: Run, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sqlalchemy")
+    monkeypatch.setenv("MEMORY_INTEGRATIONS_JOURNAL_URL", f"sqlite:///{tmp_path}/journal.db")
+    run("facts", "set", "code", "xyzzy")
+    assert run("facts", "list", "--json").json == {"code": "xyzzy"}
+    monkeypatch.setenv("MEMORY_INTEGRATIONS_JOURNAL_URL", "mysql://root@localhost/x")
+    ran = run("facts", "list")
+    assert (ran.code, "Expected postgresql://" in ran.err) == (1, True)
+    monkeypatch.delenv("MEMORY_INTEGRATIONS_JOURNAL_URL")
+    monkeypatch.setenv("MEMORY_INTEGRATIONS_QDRANT", "localhost")
+    ran = run("search", "x")
+    assert (ran.code, "expected a server's URL" in ran.err) == (1, True)
+
+
+def test_the_doctor_names_what_is_wrong_and_mends_it(run: Run, told: Path, data_dir: Path) -> None:
+    assert run("doctor") == Ran(0, "nothing is wrong\n", "")
+    data_dir.chmod(0o755)
+    ran = run("doctor")
+    assert (ran.code, "mode 755" in ran.out, "`doctor --repair` mends it." in ran.out) == (1, True, True)
+    [found] = run("doctor", "--json").json
+    assert (found["serious"], found["repaired"]) == (True, None)
+    ran = run("doctor", "--repair")
+    assert (ran.code, "repaired: nobody else may read it now" in ran.out) == (0, True)
+    assert run("doctor").out == "nothing is wrong\n"
 
 
 def test_search_in_a_session(run: Run, data_dir: Path) -> None:

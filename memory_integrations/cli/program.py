@@ -20,9 +20,10 @@ from memory_integrations.cli.demo import demo
 from memory_integrations.cli.facts import delete_fact, fact_history, list_facts, repair_facts, set_fact, undo_fact
 from memory_integrations.cli.ingestion import ingest
 from memory_integrations.cli.managing import manage
+from memory_integrations.cli.moving import export, import_archive, migrate
 from memory_integrations.cli.options import INTERRUPTED, PROGRAM, Settings, complain, settings
 from memory_integrations.cli.search import context, search
-from memory_integrations.cli.upkeep import erase, optimize, reembed, stats
+from memory_integrations.cli.upkeep import doctor, erase, optimize, reembed, stats
 from memory_integrations.errors import EmbeddingMismatchError, ManagementError, MemoryIntegrationError
 
 _HELP = """Memory for LangChain and LlamaIndex applications, from the command line.
@@ -70,8 +71,11 @@ def build_app() -> typer.Typer:
     """Put the commands together."""
     app = _group(_HELP, epilog=_EXIT_CODES)
     app.callback(invoke_without_command=True)(_options)
-    for command in (demo, ingest, search, context, chat, manage, stats, reembed, optimize, erase):
+    for command in (
+        demo, ingest, search, context, chat, manage, stats, doctor, reembed, optimize, export, migrate, erase
+    ):  # fmt: skip
         _add(app, command.__name__, command)
+    _add(app, "import", import_archive)
     facts = _group("What is known of the user: see it, set it, see how it changed, take it back.")
     facts.callback(invoke_without_command=True)(_show_help_alone)
     _add(facts, "list", list_facts)

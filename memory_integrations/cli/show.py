@@ -53,6 +53,11 @@ def printable(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
+def counted(count: int, what: str) -> str:
+    """So many of something: "1 event", "2,000 events"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def shortened(text: str, room: int) -> str:
     """The text on one line of at most so many characters."""
     text = " ".join(text.split())

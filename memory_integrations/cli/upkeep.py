@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -21,7 +23,8 @@ from memory_integrations.cli.options import (
     interruption,
     opened,
 )
-from memory_integrations.cli.show import console, plain, print_json, progress
+from memory_integrations.cli.show import console, counted, plain, print_json, progress
+from memory_integrations.doctor import Finding
 
 
 def stats(
@@ -63,7 +66,7 @@ def reembed(data_dir: DataDir = DATA_DIR, language: Language = LANGUAGE) -> None
     except KeyboardInterrupt:
         raise interruption("embedded") from None
     seconds = time.perf_counter() - started
-    pieces = f"{count:,} piece{'' if count == 1 else 's'} of text embedded" if count else "nothing to embed"
+    pieces = f"{counted(count, 'piece')} of text embedded" if count else "nothing to embed"
     console().print(f"{pieces}, language {language.lower()}, in {seconds:.1f} s", soft_wrap=True)
 
 
@@ -77,6 +80,47 @@ def optimize(data_dir: DataDir = DATA_DIR, language: Language = LANGUAGE) -> Non
         done = memory.long_term.optimize()
     seconds = time.perf_counter() - started
     console().print(f"graphs built in {seconds:.1f} s" if done else "nothing to do")
+
+
+def doctor(
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended without a loss.")] = False,
+    data_dir: DataDir = DATA_DIR,
+    language: Language = LANGUAGE,
+    as_json: AsJson = False,
+) -> None:
+    """Look at every store of a memory: what is wrong, and what to do.
+
+    It reads everything of all scopes, and without --repair changes nothing.
+    """
+    with opened("global", data_dir, language, to_read=True) as memory:
+        found = memory.examine()
+        done = [finding.repair() if repair and finding.repair else None for finding in found]
+    ill = any(finding.serious and not mended for finding, mended in zip(found, done, strict=True))
+    if as_json:
+        print_json(
+            [
+                {"where": one.where, "problem": one.problem, "serious": one.serious, "repaired": mended}
+                for one, mended in zip(found, done, strict=True)
+            ]
+        )
+    else:
+        _show_findings(found, done)
+    if ill:
+        raise typer.Exit(1)
+
+
+def _show_findings(found: Sequence[Finding], done: Sequence[str | None]) -> None:
+    screen = console()
+    for finding, mended in zip(found, done, strict=True):
+        screen.print(
+            Text("!" if finding.serious else "·", "red" if finding.serious else "yellow"), plain(finding.where)
+        )
+        told = f"repaired: {mended}" if mended else finding.problem
+        if finding.repair and not mended:
+            told += " `doctor --repair` mends it."
+        screen.print(Padding(plain(told), (0, 0, 0, 2)))
+    if not found:
+        screen.print("nothing is wrong")
 
 
 def erase(

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import assert_type
 
 from memory_integrations import (
+    ArchiveReceipt,
     BudgetError,
     Compress,
     Context,
@@ -19,6 +20,7 @@ from memory_integrations import (
     FactVersion,
     FeatureMemory,
     FilterError,
+    Finding,
     Forget,
     Keep,
     LongTermMemory,
@@ -33,8 +35,10 @@ from memory_integrations import (
     MemoryScope,
     Message,
     MessageError,
+    MigrationReceipt,
     PolicyError,
     Promote,
+    QdrantServer,
     ScopeError,
     ShortTermMemory,
     ShortTermPolicy,
@@ -101,6 +105,16 @@ def manage(memory: MemoryManager) -> EraseReceipt:
                     print(entry_id, key)
         memory.undo(receipt)
     return memory.erase()
+
+
+def stores(memory: MemoryManager) -> list[Finding]:
+    server = QdrantServer("https://cluster:6333", prefer_grpc=True, retries=2, replication_factor=2)
+    production = MemoryManager(qdrant=server, journal_url="postgresql://user@host/database")
+    moved: MigrationReceipt = memory.migrate_to(production, lambda what, done, whole: print(what, done, whole))
+    print(moved.points, moved.events_sha256)
+    backup: ArchiveReceipt = memory.export("all.jsonl", all_scopes=True, vectors=True)
+    print(memory.import_archive("all.jsonl") == backup, memory.erase_fact("language"))
+    return [finding for finding in production.examine() if finding.repair is None or finding.repair()]
 
 
 class Nothing:

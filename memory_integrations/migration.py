@@ -1,0 +1,176 @@
+"""Moving to other stores: embedded engine to server and back, files to a database and back.
+
+What was copied is read back and compared. Nothing is deleted, in neither place, and an interrupted move goes on when it
+is called again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from memory_integrations.collection import MemoryCollection, asking
+from memory_integrations.copying import PAGE, copy_points, create_alike
+from memory_integrations.errors import EmbeddingMismatchError, StoreCorruptedError, StoreUnavailableError
+from memory_integrations.journal import Event, Journal, as_json_line, encode_event, events_of, restored
+from memory_integrations.layout import DENSE, SPARSE
+from memory_integrations.reembedding import finish
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being copied ("scopes", "points"), how many are done, and how many there are."""
+
+_CLOSE = 1e-5
+"""So much two vectors may differ that are the same: each store brings them to length 1 in its own arithmetic."""
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReceipt:
+    """What was copied, and read back to see that it is the same.
+
+    Attributes:
+        scopes: Journals.
+        events: Their events; 0 where the journal stayed where it is.
+        events_sha256: Of all of them, equal in both places.
+        points: Points of the collection; 0 where it stayed where it is.
+        points_sha256: Of their ids and payloads, equal in both places. Their vectors are compared number by number.
+    """
+
+    scopes: int = 0
+    events: int = 0
+    events_sha256: str = ""
+    points: int = 0
+    points_sha256: str = ""
+
+
+def copy_journals(source: Journal, target: Journal, progress: Progress | None = None) -> tuple[int, int, str]:
+    """Copy the journals of all scopes, each with all its events as they are.
+
+    Returns:
+        How many scopes, how many events, and their checksum.
+
+    Raises:
+        StoreUnavailableError: A scope has another history in the target.
+        StoreCorruptedError: What was read back differs.
+        StoreError: A store could not be read or written.
+    """
+    scopes = sorted(source.scopes(), key=str)
+    for scope in scopes:
+        restored(target, scope, events_of(source, scope), dry_run=True)
+    count, checked = 0, sha256()
+    for done, scope in enumerate(scopes, 1):
+        events = events_of(source, scope)
+        restored(target, scope, events)
+        there = events_of(target, scope)[: len(events)]
+        if _digest(there) != _digest(events):
+            raise StoreCorruptedError(
+                f"The journal of {scope} was copied and does not read back as it was written. Nothing was changed "
+                "where it came from: go on using that."
+            )
+        count += len(events)
+        checked.update(f"{scope}\n{_digest(events)}\n".encode())
+        if progress is not None:
+            progress("scopes", done, len(scopes))
+    return len(scopes), count, checked.hexdigest()
+
+
+def copy_collection(
+    source: MemoryCollection, target: MemoryCollection, progress: Progress | None = None
+) -> tuple[int, str]:
+    """Copy every point with its vectors as they are.
+
+    Returns:
+        How many points, and their checksum.
+
+    Raises:
+        EmbeddingMismatchError: The target was written with another embedding.
+        StoreUnavailableError: The target has points that the source has not.
+        StoreCorruptedError: What was read back differs.
+        StoreError: A store could not be read or written.
+    """
+
+    def told(done: int, whole: int) -> None:
+        if progress is not None:
+            progress("points", done, whole)
+
+    name, here, there = source.name, source.client(), target.client()
+    with asking():
+        finish(here, name)
+        if not here.collection_exists(name):
+            return 0, sha256().hexdigest()
+        metadata = here.get_collection(name).config.metadata or {}
+        if not there.collection_exists(name):
+            create_alike(here, name, there, name, metadata, target.options)
+        elif (written := there.get_collection(name).config.metadata or {}) != metadata:
+            raise EmbeddingMismatchError(
+                f"The collection {name!r} of the target was written with {written}, that of the source with "
+                f"{metadata}. Nothing was copied: use an empty target, or call long_term.reembed() on one of them."
+            )
+        copy_points(here, name, there, name, progress=told)
+        return _compared(here, there, name)
+
+
+def _compared(here: QdrantClient, there: QdrantClient, name: str) -> tuple[int, str]:
+    counts = here.count(name, exact=True).count, there.count(name, exact=True).count
+    if counts[1] > counts[0]:
+        raise StoreUnavailableError(
+            f"The target has {counts[1]:,} points, the source {counts[0]:,}: somebody else writes to it, or it was "
+            "filled before. All of the source's are there; see what the others are before you use it."
+        )
+    written, read = sha256(), sha256()
+    for points in _pages(here, name):
+        found = {point.id: point for point in there.retrieve(name, [point.id for point in points], with_vectors=True)}
+        copies = [found[point.id] for point in points if point.id in found]
+        _add(written, points)
+        _add(read, copies)
+        if len(copies) < len(points) or not all(map(_have_equal_vectors, points, copies)):
+            break
+    else:
+        if written.digest() == read.digest():
+            return counts[0], written.hexdigest()
+    raise StoreCorruptedError(
+        f"The collection {name!r} was copied and does not read back as it was written ({counts[1]:,} of {counts[0]:,} "
+        "points are there). Was it written to meanwhile? Nothing was changed where it came from: run it again."
+    )
+
+
+def _pages(client: QdrantClient, name: str) -> Iterator[list[Any]]:
+    offset = None
+    while True:
+        points, offset = client.scroll(name, limit=PAGE, offset=offset, with_payload=True, with_vectors=True)
+        yield points
+        if offset is None:
+            return
+
+
+def _add(digest: Any, points: Iterable[Any]) -> None:
+    for point in points:
+        digest.update(as_json_line([point.id, point.payload]))
+
+
+def _have_equal_vectors(point: Any, copy: Any) -> bool:
+    import numpy as np
+
+    one, other = _vectors(point), _vectors(copy)
+    return one.keys() == other.keys() and all(
+        len(one[key]) == len(other[key]) and np.allclose(one[key], other[key], atol=_CLOSE, rtol=0) for key in one
+    )
+
+
+def _vectors(point: Any) -> dict[Any, list[float]]:
+    """A point's numbers: those of its dense vector, and of each term of the sparse one."""
+    found = point.vector if isinstance(point.vector, dict) else {DENSE: point.vector} if point.vector else {}
+    sparse = found.get(SPARSE)
+    terms = {} if sparse is None else {(SPARSE, i): [v] for i, v in zip(sparse.indices, sparse.values, strict=True)}
+    return {**{name: vector for name, vector in found.items() if name != SPARSE}, **terms}
+
+
+def _digest(events: Iterable[Event]) -> str:
+    digest = sha256()
+    for event in events:
+        digest.update(f"{event.number} {encode_event(event)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,185 @@
+"""Moving to other stores and back: everything arrives, is read back and compared, and an interruption costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from strategies import Clock
+
+from memory_integrations import (
+    EmbeddingMismatchError,
+    MemoryManager,
+    MemoryScope,
+    StoreCorruptedError,
+    StoreUnavailableError,
+)
+
+Open = Callable[..., MemoryManager]
+ODD = [MemoryScope("Ann"), MemoryScope("ann"), MemoryScope("../x", "%2F\0"), MemoryScope(None, "s"), MemoryScope()]
+
+
+@pytest.fixture
+def opened(tmp_path: Path, clock: Clock) -> Iterator[Open]:
+    """Opens a memory in a directory of its own, by name."""
+    open_: list[MemoryManager] = []
+
+    def opened(name: str = "one", **options: Any) -> MemoryManager:
+        open_.append(MemoryManager(data_dir=tmp_path / name, clock=clock, **options))
+        return open_[-1]
+
+    yield opened
+    for memory in open_:
+        memory.close()
+
+
+def filled(memory: MemoryManager, clock: Clock, turns: int = 3) -> MemoryManager:
+    for number, scope in enumerate(ODD):
+        of = memory.for_scope(scope)
+        for value in (0.1, number, "ü\u2028😀", None, [{"a": 1e300}]):
+            of.set_fact("fact", value, source="import", confidence=0.5)
+            clock.advance(61)
+        of.features.undo()
+        for turn in range(turns):
+            of.add_turn(f"Turn {turn} of scope {number}. " + "It was long. " * 200 * (turn == 0), f"Noted {turn}.")
+    return memory
+
+
+def told(memory: MemoryManager) -> list[Any]:
+    """Everything that is known in every scope."""
+    return [
+        (
+            of.features.export(),
+            [(message.id, message.text, message.created_at) for message in of.long_term.messages()],
+            [(hit.id, hit.text) for hit in of.search_long_term("which of them was long?", 1)],
+        )
+        for of in map(memory.for_scope, ODD)
+    ]
+
+
+def test_files_to_a_database_and_back(opened: Open, clock: Clock, journal_url: str | None, tmp_path: Path) -> None:
+    one = filled(opened(), clock)
+    there = opened("two", journal_url=journal_url)
+    receipt = one.migrate_to(there)
+    assert (receipt.scopes, receipt.events) == (5, 30)
+    assert told(there) == told(one)
+    back = opened("three")
+    assert there.migrate_to(back) == receipt
+    assert told(back) == told(one)
+    files = {path.name: path.read_bytes().partition(b"\n")[2] for path in (tmp_path / "one/journal").iterdir()}
+    assert {
+        path.name: path.read_bytes().partition(b"\n")[2] for path in (tmp_path / "three/journal").iterdir()
+    } == files
+
+
+def test_only_what_differs_moves(opened: Open, clock: Clock, tmp_path: Path) -> None:
+    one = filled(opened(), clock)
+    receipt = one.migrate_to(opened(journal_url=f"sqlite:///{tmp_path}/journal.db"))
+    assert (receipt.events, receipt.points, receipt.points_sha256) == (30, 0, "")
+    with pytest.raises(StoreUnavailableError, match="nothing to move"):
+        one.migrate_to(one.for_scope("user:x"))
+
+
+def test_nothing_is_deleted_where_it_came_from(opened: Open, clock: Clock) -> None:
+    one = filled(opened(), clock)
+    before = told(one)
+    one.migrate_to(opened("two"))
+    assert told(one) == before
+
+
+def test_it_goes_on_after_an_interruption_and_after_what_was_said_since(opened: Open, clock: Clock) -> None:
+    one = filled(opened(), clock, turns=60)
+    steps: list[tuple[str, int]] = []
+
+    def interrupt(what: str, done: int, whole: int) -> None:
+        steps.append((what, done))
+        if what == "points" and done > 300:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        one.migrate_to(opened("two"), interrupt)
+    assert [done for what, done in steps if what == "scopes"] == [1, 2, 3, 4, 5]
+    one.for_scope(ODD[0]).set_fact("fact", "since")
+    one.for_scope(ODD[0]).add_turn("Said since.", "Noted.")
+    there = opened("three", journal_url=None)
+    two = opened("two")
+    one.migrate_to(two)
+    assert told(two) == told(one)
+    one.migrate_to(there)
+    assert told(there) == told(one)
+
+
+def test_another_history_in_the_target_is_refused_before_anything_is_written(opened: Open, clock: Clock) -> None:
+    one, two = filled(opened(), clock), opened("two")
+    two.for_scope(ODD[-1]).set_fact("fact", "mine")
+    with pytest.raises(StoreUnavailableError, match="another history"):
+        one.migrate_to(two)
+    assert two.for_scope(ODD[0]).features.export()["facts"] == {}
+
+
+def test_points_in_the_target_that_the_source_has_not_are_left_and_named(opened: Open, clock: Clock) -> None:
+    one, two = filled(opened(), clock), opened("two")
+    two.for_scope("user:stranger").add_turn("I was here before.", "So you were.")
+    with pytest.raises(StoreUnavailableError, match="filled before"):
+        one.migrate_to(two)
+    assert two.for_scope("user:stranger").long_term.count() == 2
+
+
+def test_p28_a_target_of_another_embedding_is_refused(opened: Open, clock: Clock) -> None:
+    """P28: both are named, and nothing is recreated silently."""
+    one, two = filled(opened(), clock), opened("two", language="german")
+    two.add_turn("Guten Tag", "Hallo")
+    with pytest.raises(EmbeddingMismatchError, match=r"german.*english"):
+        one.migrate_to(two)
+    assert two.long_term.count() == 2
+
+
+def test_an_embedding_that_is_not_at_hand_is_no_obstacle(opened: Open, clock: Clock) -> None:
+    """The command line moves a memory whatever it was embedded with."""
+    one = filled(opened(language="german"), clock)
+    before = told(one)
+    one.close()
+    opened().migrate_to(opened("two"))
+    assert told(opened("two", language="german")) == before
+
+
+def test_what_does_not_read_back_as_it_was_written_is_named(
+    opened: Open, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = filled(opened(), clock), opened("two")
+    client = two._open.memories.client()
+    write = client.upsert
+
+    def lossy(name: str, points: list[Any], **options: Any) -> Any:
+        points[0].payload["page_content"] = "something else"
+        return write(name, points=points, **options)
+
+    monkeypatch.setattr(client, "upsert", lossy)
+    with pytest.raises(StoreCorruptedError, match="does not read back"):
+        one.migrate_to(two)
+    monkeypatch.undo()
+    one.migrate_to(two)
+    assert told(two) == told(one)
+
+
+def test_vectors_that_were_lost_on_the_way_are_noticed(
+    opened: Open, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = filled(opened(), clock), opened("two")
+    client = two._open.memories.client()
+    write = client.upsert
+
+    def lossy(name: str, points: list[Any], **options: Any) -> Any:
+        points[0].vector = {}
+        return write(name, points=points, **options)
+
+    monkeypatch.setattr(client, "upsert", lossy)
+    with pytest.raises(StoreCorruptedError, match="does not read back"):
+        one.migrate_to(two)
+
+
+async def test_p35_migrating_has_its_async_form(opened: Open, clock: Clock) -> None:
+    one, two = filled(opened(), clock), opened("two")
+    assert (await one.amigrate_to(two)).scopes == 5
