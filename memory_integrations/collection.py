@@ -6,6 +6,7 @@ import functools
 import itertools
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from memory_integrations.sparse import SparseEncoder
 
 COLLECTION = "memory_integrations"
+_ROWS_KEPT = 250_000
+"""Messages that ranking keeps in mind, at some 0.4 kB each; those of who searched longest ago are read anew."""
 
 
 class Turn:
@@ -70,7 +73,7 @@ class MemoryCollection:
         self.options = dict(options or {})
         self.lock = threading.RLock()  # held while a table is filled or ranked
         self._client: QdrantClient | None = None
-        self._tables: dict[str, Conversations] = {}
+        self._tables: OrderedDict[str, Conversations] = OrderedDict()
         self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
         self._orders = itertools.count(time.time_ns())
 
@@ -128,17 +131,18 @@ class MemoryCollection:
 
     def table(self, tag: str) -> Conversations:
         """What ranking knows of a scope's messages; read from the collection at first use."""
-        table = self._tables.get(tag)
-        if table is None:
-            from memory_integrations.ranking import Conversations
+        with self.lock:
+            table = self._tables.get(tag)
+            if table is None:
+                from memory_integrations.ranking import Conversations
 
-            with self.lock:
-                table = self._tables.get(tag)
-                if table is None:
-                    table = Conversations()
-                    self._tabulate(table, in_order(self.scroll(tagged([tag]))))
-                    self._tables[tag] = table
-        return table
+                table = Conversations()
+                self._tabulate(table, in_order(self.scroll(tagged([tag]))))
+                self._tables[tag] = table
+                while len(self._tables) > 2 and sum(map(len, self._tables.values())) > _ROWS_KEPT:
+                    self._tables.popitem(last=False)
+            self._tables.move_to_end(tag)
+            return table
 
     def note(self, tag: str, points: Sequence[Any]) -> None:
         """Add points to a scope's table, where it was read already."""

@@ -67,6 +67,8 @@ _NO_LIMIT = 1_000_000_000  # tokens
 _CLAIMED = 20_000  # of so many messages it is known whose they are
 _UNIQUE = 16  # characters of an id that nobody else's message has by chance
 _RECENT_USERS = 256  # whose facts stay in memory while nobody uses them
+_RECENT_SESSIONS = 1000  # whose conversations do
+_RELEASED_KNOWN = 100_000
 _RECALLED = 50  # memories that a context recalls at most; the budget decides how many
 _SHOWN_ANYWAY = 10  # so many of them may be in the conversation that a model sees anyway
 _NO_FACT = object()
@@ -127,7 +129,9 @@ class _OpenMemory:
         self._own_client: QdrantClient | None = None
         self.places = self.journal.place, _place_of(data_dir, qdrant)
         self._lock = threading.Lock()
-        self._short_term: dict[MemoryScope, ShortTermMemory] = {}
+        self._short_term: WeakValueDictionary[MemoryScope, ShortTermMemory] = WeakValueDictionary()
+        self._recent_sessions: OrderedDict[MemoryScope, ShortTermMemory] = OrderedDict()
+        self._released: OrderedDict[MemoryScope, None] = OrderedDict()
         self._features: WeakValueDictionary[MemoryScope, FeatureMemory] = WeakValueDictionary()
         self._recent: OrderedDict[MemoryScope, FeatureMemory] = OrderedDict()
         self.turns: dict[MemoryScope, int] = {}
@@ -215,16 +219,57 @@ class _OpenMemory:
                 raise ManagementError(f"Managing in the background failed: {failed}. Nothing was changed.")
 
     def short_term(self, scope: MemoryScope) -> ShortTermMemory:
-        """The one conversation of a scope in this open memory."""
+        """The one conversation of a scope in this open memory; for how long: see :meth:`_release_one`."""
         with self._lock:
-            if scope not in self._short_term:
-                memory = ShortTermMemory(
+            found = self._short_term.get(scope)
+            if found is None:
+                found = ShortTermMemory(
                     self.policy, session_id=scope.session_id, counter=self.counter, clock=self.clock
                 )
                 log = self.managed(scope)
-                memory.remember_managed(log.deleted(), log.compressed())
-                self._short_term[scope] = memory
-            return self._short_term[scope]
+                found.remember_managed(log.deleted(), log.compressed())
+                self._short_term[scope] = found
+            self._recent_sessions[scope] = found
+            self._recent_sessions.move_to_end(scope)
+            full = len(self._recent_sessions) > _RECENT_SESSIONS
+        if full:
+            self._release_one()
+        return found
+
+    def was_released(self, scope: MemoryScope) -> bool:
+        """Whether a conversation was released, and is asked for again for the first time since."""
+        with self._lock:
+            return self._released.pop(scope, _NO_FACT) is None
+
+    def _release_one(self) -> None:
+        """Let go of the conversation that was used longest ago, if long-term memory can bring back what was said in it.
+
+        A server meets sessions without end. One that somebody holds stays all the same, while it is held.
+        """
+        with self._lock:
+            scope, conversation = next(iter(self._recent_sessions.items()))
+            self._recent_sessions.move_to_end(scope)  # where it must stay, the next in turn is asked next time
+            revision = conversation.revision
+        if not self._can_be_resumed(scope, conversation):
+            return
+        with self._lock:
+            if conversation.revision == revision and self._recent_sessions.pop(scope, None) is not None:
+                self.turns.pop(scope, None)
+                self._released[scope] = None
+                if len(self._released) > _RELEASED_KNOWN:
+                    self._released.popitem(last=False)
+
+    def _can_be_resumed(self, scope: MemoryScope, conversation: ShortTermMemory) -> bool:
+        """Whether :meth:`MemoryManager.resume` would bring back what users and assistants said, and no more."""
+        said = [entry.original or entry.message for entry in conversation.entries]
+        told = [message for message in said if message.role in ("user", "assistant") and message.text.strip()]
+        if conversation.diverged or self.waiting(scope):
+            return False
+        try:
+            recorded = LongTermMemory(self.memories, scope, self.counter, self.clock).recorded(told)
+        except StoreError:
+            return False
+        return all(recorded.get(message.id or "") for message in told)
 
     def features(self, scope: MemoryScope) -> FeatureMemory:
         """The one fold of an owner's facts in this open memory: for as long as somebody uses it, and a while longer.
@@ -355,6 +400,8 @@ class MemoryManager:
         self.long_term = LongTermMemory(
             opened.memories, scope, opened.counter, opened.clock, partial(opened.remove_said, scope.owner)
         )
+        if opened.was_released(scope):
+            self.resume()
 
     @classmethod
     def opened(cls, data_dir: str | Path, scope: str | MemoryScope = "global") -> MemoryManager | None:
@@ -611,6 +658,7 @@ class MemoryManager:
         self._open.stored(self.scope, self._open.waiting(self.scope))
         count = self.short_term.clear()
         self._open.managed(self.scope).clear(self._open.clock())
+        self.short_term.diverged = False
         return count
 
     # Facts and long-term memory
@@ -765,13 +813,16 @@ class MemoryManager:
                 self._open.wait(scope, messages)
             raise
         sessions = self._managed_sessions() if whole else [self.scope]
-        return EraseReceipt(
+        receipt = EraseReceipt(
             scope=str(self.scope),
             decisions=sum(self._open.managed(scope).erase() for scope in sessions),
             facts=self.features.erase() if whole else 0,
             memories=memories,
             messages=sum(conversation.clear() for conversation in conversations),
         )
+        for conversation in conversations:
+            conversation.diverged = False
+        return receipt
 
     def erase_fact(self, key: str) -> int:
         """Remove a fact of the scope's owner with its history, physically, and what managing decided of it.
@@ -1139,11 +1190,13 @@ class MemoryManager:
         )
         if done:
             receipt = self._write_down(receipt)
+        diverged = memory.diverged
         for decision in done:
             if isinstance(decision, Delete):
                 memory.delete(decision.entry_id)
             elif isinstance(decision, Compress):
                 memory.compress_entry(decision.entry_id, decision.content)
+        memory.diverged = diverged  # what was deleted is written down
         return receipt
 
     def _changed_since(self, decision: Decision, plan: ManagementPlan, learnt: Collection[str]) -> str | None:

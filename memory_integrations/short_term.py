@@ -73,6 +73,8 @@ class ShortTermMemory:
         self._shorter: dict[str, tuple[Message, str]] = {}
         self._tokens = 0
         self._revision = 0
+        self.diverged = False
+        """Whether entries were taken out by hand, which long-term memory still tells."""
         self._views: dict[int | None, tuple[datetime | None, View]] = {}
         self._prepared: _Prepared | None = None
 
@@ -131,6 +133,7 @@ class ShortTermMemory:
                 return False
             self._note_gone(entry, "deleted")
             self._tokens -= entry.tokens
+            self.diverged = True
             self._changed()
             return True
 
@@ -220,13 +223,16 @@ class ShortTermMemory:
             self._entries.clear()
             self._gone, self._gone_before, self._shorter = {}, {}, {}
             self._tokens = 0
+            self.diverged = True
             self._changed()
             return count
 
     def arrange(self, entry_ids: Sequence[str]) -> None:
         """Keep these entries alone, in this order; ids of none are passed over."""
         with self._lock:
-            self.restore([self._entries[id_] for id_ in dict.fromkeys(entry_ids) if id_ in self._entries])
+            kept = [self._entries[id_] for id_ in dict.fromkeys(entry_ids) if id_ in self._entries]
+            self.diverged |= len(kept) < len(self._entries)
+            self.restore(kept)
 
     def restore(self, entries: Iterable[Entry]) -> None:
         """Make these the entries, in this order: the way back from a change."""
