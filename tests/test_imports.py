@@ -170,20 +170,25 @@ class TestP31NoNetwork:
         ]  # that reaches the server whose URL it is given
         assert found == []
 
-    def test_p31_a_whole_session_opens_no_connection(self, run_python: Callable[..., Any], tmp_path: Path) -> None:
+    def test_p31_a_whole_session_opens_no_connection(
+        self, run_python: Callable[..., Any], tmp_path: Path, journal_url: str | None
+    ) -> None:
+        """But to the database that it is given."""
         run_python(
             "import socket, sys\n"
             "def refuse(*args, **kwargs):\n"
             "    raise AssertionError('the network was asked')\n"
             "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
             "from memory_integrations import MemoryManager\n"
-            "with MemoryManager('user:ann/session:s', data_dir=sys.argv[1]) as memory:\n"
+            "url = sys.argv[2] or None\n"
+            "with MemoryManager('user:ann/session:s', data_dir=sys.argv[1], journal_url=url) as memory:\n"
             "    memory.add_turn('My name is Ann. I live in Lisbon.', 'Nice to meet you.')\n"
             "    memory.set_fact('tea', 'green')\n"
             "    memory.manage_short_term()\n"
             "    assert 'Lisbon' in memory.get_context('Where does Ann live?').combined\n"
             "    memory.erase()\n",
-            tmp_path,
+            tmp_path / "data",
+            journal_url or "",
         )
 
 
