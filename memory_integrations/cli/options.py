@@ -43,7 +43,7 @@ MaxTokens = Annotated[int, typer.Option(help="The budget of the whole, in tokens
 Query = Annotated[str, typer.Argument(metavar="QUERY", help="A question, or any text.")]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What stands before the command.
 
@@ -58,7 +58,8 @@ class Settings:
     journal_url: str | None = None
 
 
-settings: ContextVar[Settings] = ContextVar("settings")
+_NONE_GIVEN = Settings()
+settings: ContextVar[Settings] = ContextVar("settings", default=_NONE_GIVEN)
 """Those of this run."""
 
 

@@ -44,8 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what an encoding does not have becomes ?, and ends nothing
-    given = Settings()
-    settings.set(given)
+    settings.set(Settings())
     # typer exports no name for it, and in its older releases it is click's.
     usage_error: Any = typer.BadParameter.__base__
     with warnings.catch_warnings():
@@ -58,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except typer.Abort:  # how older releases of typer say that ctrl-C was pressed
             code = INTERRUPTED
         except (MemoryIntegrationError, OSError) as error:
-            if given.debug:
+            if settings.get().debug:
                 raise
             complain(_advice(error))
             return _code_of(error)
@@ -123,8 +122,7 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    given = settings.get()
-    given.debug, given.qdrant, given.journal_url = debug, qdrant or None, journal_url or None
+    settings.set(Settings(debug, qdrant or None, journal_url or None))
     if version:
         print(__version__)
         raise typer.Exit
