@@ -67,13 +67,14 @@ def examine(data_dir: Path, journal: Journal, collection: MemoryCollection) -> I
 
 
 def _examine_directory(data_dir: Path) -> Iterator[Finding]:
-    mode = data_dir.stat().st_mode & 0o777
-    if mode & 0o077:
-        yield Finding(
-            str(data_dir),
-            f"Others than its owner may read it (mode {mode:o}); it holds what users said. Expected 700.",
-            partial(_close_to_others, data_dir),
-        )
+    for directory in filter(Path.is_dir, (data_dir / "journal", data_dir / "vectors")):
+        mode = directory.stat().st_mode & 0o777
+        if mode & data_dir.stat().st_mode & 0o077:  # the one around it may be closed to others
+            yield Finding(
+                str(directory),
+                f"Others than its owner may read it (mode {mode:o}); it holds what users said. Expected 700.",
+                partial(_close_to_others, directory),
+            )
     free = shutil.disk_usage(data_dir).free
     if free < _NEEDED:
         yield Finding(str(data_dir), f"Only {free >> 20} MiB are left on the disk: writes will be refused.")

@@ -673,7 +673,8 @@ def test_stores_are_named_by_the_environment(
 
 def test_the_doctor_names_what_is_wrong_and_mends_it(run: Run, told: Path, data_dir: Path) -> None:
     assert run("doctor") == Ran(0, "nothing is wrong\n", "")
-    data_dir.chmod(0o755)
+    for directory in (data_dir, data_dir / "vectors"):
+        directory.chmod(0o755)
     ran = run("doctor")
     assert (ran.code, "mode 755" in ran.out, "`doctor --repair` mends it." in ran.out) == (1, True, True)
     [found] = run("doctor", "--json").json

@@ -105,12 +105,15 @@ def test_what_an_interrupted_call_left_is_cleared_away(opened: Open) -> None:
 
 
 def test_a_directory_that_others_may_read_is_closed_to_them(opened: Open, tmp_path: Path) -> None:
-    memory = filled(opened())
-    (tmp_path / "data").chmod(0o755)
+    memory, data = filled(opened()), tmp_path / "data"
+    assert [path.stat().st_mode & 0o777 for path in (data, data / "journal", data / "vectors")] == [0o700] * 3
+    (data / "journal").chmod(0o755)
+    assert memory.examine() == [], "the one around it is closed"
+    data.chmod(0o755)
     [finding] = memory.examine()
-    assert "mode 755" in finding.problem
+    assert finding.where == str(data / "journal") and "mode 755" in finding.problem
     mended([finding])
-    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    assert (data / "journal").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_row_that_is_no_event_is_named_and_left(opened: Open, tmp_path: Path) -> None:
