@@ -219,7 +219,7 @@ class _OpenMemory:
                 raise ManagementError(f"Managing in the background failed: {failed}. Nothing was changed.")
 
     def short_term(self, scope: MemoryScope) -> ShortTermMemory:
-        """The one conversation of a scope in this open memory; for how long: see :meth:`_release_one`."""
+        """The one conversation of a scope in this open memory; for how long: see :meth:`release_one`."""
         with self._lock:
             found = self._short_term.get(scope)
             if found is None:
@@ -228,25 +228,20 @@ class _OpenMemory:
                 )
                 log = self.managed(scope)
                 found.remember_managed(log.deleted(), log.compressed())
+                found.to_be_resumed = self._released.pop(scope, _NO_FACT) is None
                 self._short_term[scope] = found
             self._recent_sessions[scope] = found
             self._recent_sessions.move_to_end(scope)
-            full = len(self._recent_sessions) > _RECENT_SESSIONS
-        if full:
-            self._release_one()
-        return found
+            return found
 
-    def was_released(self, scope: MemoryScope) -> bool:
-        """Whether a conversation was released, and is asked for again for the first time since."""
-        with self._lock:
-            return self._released.pop(scope, _NO_FACT) is None
-
-    def _release_one(self) -> None:
+    def release_one(self) -> None:
         """Let go of the conversation that was used longest ago, if long-term memory can bring back what was said in it.
 
         A server meets sessions without end. One that somebody holds stays all the same, while it is held.
         """
         with self._lock:
+            if len(self._recent_sessions) <= _RECENT_SESSIONS:
+                return
             scope, conversation = next(iter(self._recent_sessions.items()))
             self._recent_sessions.move_to_end(scope)  # where it must stay, the next in turn is asked next time
             revision = conversation.revision
@@ -255,7 +250,8 @@ class _OpenMemory:
         with self._lock:
             if conversation.revision == revision and self._recent_sessions.pop(scope, None) is not None:
                 self.turns.pop(scope, None)
-                self._released[scope] = None
+                if len(conversation) or conversation.to_be_resumed:
+                    self._released[scope] = None
                 if len(self._released) > _RELEASED_KNOWN:
                     self._released.popitem(last=False)
 
@@ -395,13 +391,11 @@ class MemoryManager:
     def _bind(self, scope: MemoryScope, opened: _OpenMemory) -> None:
         self.scope = scope
         self._open = opened
-        self.short_term: ShortTermMemory = opened.short_term(scope)
+        self._short_term = opened.short_term(scope)
         self.features = opened.features(scope)
         self.long_term = LongTermMemory(
             opened.memories, scope, opened.counter, opened.clock, partial(opened.remove_said, scope.owner)
         )
-        if opened.was_released(scope):
-            self.resume()
 
     @classmethod
     def opened(cls, data_dir: str | Path, scope: str | MemoryScope = "global") -> MemoryManager | None:
@@ -412,6 +406,21 @@ class MemoryManager:
         sibling = object.__new__(cls)
         sibling._bind(MemoryScope.parse(scope), found)
         return sibling
+
+    @property
+    def short_term(self) -> ShortTermMemory:
+        """The conversation.
+
+        Raises:
+            StoreError: It was let go of, after a thousand others were used, and cannot be brought back now.
+        """
+        conversation = self._short_term
+        if conversation.to_be_resumed:
+            with conversation.held():
+                if conversation.to_be_resumed:
+                    self._resume(conversation)
+                    conversation.to_be_resumed = False
+        return conversation
 
     @property
     def options(self) -> dict[str, Any]:
@@ -472,6 +481,7 @@ class MemoryManager:
                 )
         self.long_term.store_messages(ready)
         ids = [self._conversation(message.session_id).add_message(message) for message in ready]
+        self._open.release_one()
         self._manage_if_due(sum(message.role == "assistant" for message in ready))
         return ids
 
@@ -511,6 +521,7 @@ class MemoryManager:
         if remember:
             self._open.wait(self.scope, fresh)
             self._store_waiting(unanswered=unanswered or changed)
+        self._open.release_one()
         self._manage_if_due(sum(message.role == "assistant" for message in fresh))
         return ids
 
@@ -555,6 +566,7 @@ class MemoryManager:
         Warns:
             BudgetWarning: The latest user message alone is over the budget; it is there all the same.
         """
+        self._open.release_one()
         budget = self._budget(max_tokens)
         hits = self._recall(query, recall + _SHOWN_ANYWAY) if budget and recall else []
         count, session = self._open.counter.count_line, self.scope.session_id
@@ -581,6 +593,7 @@ class MemoryManager:
         Warns:
             BudgetWarning: The latest user message alone is over the budget; it is there all the same.
         """
+        self._open.release_one()
         memory, count = self.short_term, self._open.counter.count_line
         budget = self._budget(memory.policy.max_tokens if max_tokens is None else max_tokens)
         asked = next((i for i in range(len(messages) - 1, -1, -1) if messages[i].role == "user"), len(messages))
@@ -613,8 +626,9 @@ class MemoryManager:
         Raises:
             StoreError: A store cannot be read.
         """
-        if len(self.short_term):
-            return []
+        return [] if len(self.short_term) else self._resume(self.short_term)
+
+    def _resume(self, conversation: ShortTermMemory) -> list[Message]:
         session, cleared = self.scope.session_id, self._open.managed(self.scope).cleared()
         said = [
             message
@@ -623,7 +637,7 @@ class MemoryManager:
             and message.session_id == session
             and (cleared is None or message.created_at is None or message.created_at > cleared)
         ]
-        self.short_term.extend(message for message in said if not self.short_term.knows(message))
+        conversation.extend(message for message in said if not conversation.knows(message))
         return said
 
     def still_there(self, messages: Sequence[Message]) -> list[Message]:
@@ -1129,7 +1143,7 @@ class MemoryManager:
         """The conversation of a session of this scope's user."""
         if session_id is None or session_id == self.scope.session_id:
             return self.short_term
-        return self._open.short_term(self.scope.with_session(session_id))
+        return self.for_scope(self.scope.with_session(session_id)).short_term
 
     def _request(self) -> ManagementRequest:
         """What whoever manages is given now."""

@@ -75,6 +75,8 @@ class ShortTermMemory:
         self._revision = 0
         self.diverged = False
         """Whether entries were taken out by hand, which long-term memory still tells."""
+        self.to_be_resumed = False
+        """Whether long-term memory has what belongs here; its owner brings it back at the first use."""
         self._views: dict[int | None, tuple[datetime | None, View]] = {}
         self._prepared: _Prepared | None = None
 

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 from strategies import Clock
 
-from memory_integrations import Compress, Delete, ManagementPlan, MemoryManager, Message, ShortTermMemory
+from memory_integrations import (
+    Compress,
+    Delete,
+    ManagementPlan,
+    MemoryManager,
+    Message,
+    ShortTermMemory,
+    StoreUnavailableError,
+)
 from memory_integrations.ranking import Conversations
 
 KEPT = 5
@@ -42,7 +50,9 @@ def test_sessions_without_end_take_no_memory_without_end(memory: MemoryManager) 
     others(memory)
     before = alive(ShortTermMemory)
     others(memory, 60)
-    assert alive(ShortTermMemory) == before
+    for number in range(60):
+        memory.for_scope(f"user:reader/session:{number}").get_context("Hello?")
+    assert alive(ShortTermMemory) <= before + 1
 
 
 def test_users_who_searched_long_ago_are_read_anew(memory: MemoryManager) -> None:
@@ -106,6 +116,35 @@ def test_a_session_that_was_cleared_comes_back_empty(memory: MemoryManager, cloc
     del ann
     others(memory)
     assert shown(memory, "user:ann/session:1") == ["Forget it.", "Done."]
+
+
+def test_opening_a_session_asks_no_store(memory: MemoryManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A component is made on the event loop, and a server may be far away: it is asked at the first use."""
+    memory.for_scope("user:ann/session:1").add_turn("I play the oboe.", "Do you?")
+    others(memory)
+    with monkeypatch.context() as patch:
+        patch.setattr(memory._open.memories, "open", lambda: pytest.fail("the store was asked"))
+        ann = memory.for_scope("user:ann/session:1")
+        for number in range(2 * KEPT):
+            memory.for_scope(f"user:ann/session:new {number}")
+    assert [entry.content for entry in ann.short_term.entries] == ["I play the oboe.", "Do you?"]
+
+
+def test_a_session_that_cannot_be_brought_back_now_is_not_shown_empty(
+    memory: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.for_scope("user:ann/session:1").add_turn("I play the oboe.", "Do you?")
+    others(memory)
+    ann = memory.for_scope("user:ann/session:1")
+
+    def away(*_: object) -> None:
+        raise StoreUnavailableError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memory._open.memories, "scroll", away)
+        with pytest.raises(StoreUnavailableError):
+            ann.get_context("What do I play?")
+    assert len(ann.short_term) == 2
 
 
 def test_whoever_holds_a_session_keeps_it(memory: MemoryManager) -> None:
