@@ -112,7 +112,6 @@ class Operation:
         body: What a REST request's body is; None for no body.
         writes: Whether a read-only key is refused.
         inside: Whether the collection must be there.
-        key: Whether a key is asked for at all.
     """
 
     name: str
@@ -120,7 +119,6 @@ class Operation:
     body: Any = None
     writes: bool = False
     inside: bool = True
-    key: bool = True
 
 
 OPERATIONS: dict[str, Operation] = {}
@@ -185,7 +183,7 @@ def _options(asked: Asked, *names: str) -> dict[str, Any]:
 # The service, and collections
 
 
-@operation(inside=False, key=False)
+@operation(inside=False)
 def version(storage: Storage, asked: Asked) -> m.VersionInfo:
     return m.VersionInfo(title=TITLE, version=VERSION, commit="stand-in")
 

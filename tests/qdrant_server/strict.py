@@ -14,6 +14,8 @@ from uuid import UUID
 from pydantic import BaseModel
 from qdrant_client import models as m
 
+CLOUD = m.StrictModeConfig(enabled=True, unindexed_filtering_retrieve=False, unindexed_filtering_update=False)
+"""What Qdrant Cloud sets."""
 _ANY_INDEX = ("bool", "datetime", "float", "geo", "integer", "keyword", "text", "uuid")
 
 
