@@ -217,7 +217,7 @@ class MemoryCollection:
 
     def reembed(self, progress: Progress | None = None) -> int:
         """Embed every memory anew with this embedding and language; see ``LongTermMemory.reembed``."""
-        with self.lock:
+        with self.lock, asking():
             client = self._client or self._make_client()
             if not client.collection_exists(self.name):
                 return 0
@@ -341,13 +341,16 @@ def asking() -> Iterator[None]:
     Raises:
         StoreUnavailableError: It does not answer, or refuses.
     """
+    from grpc import RpcError  # type: ignore[import-untyped]
+    from qdrant_client.common.client_exceptions import QdrantException
     from qdrant_client.http.exceptions import ApiException
 
     try:
         yield
-    except ApiException as error:
+    except (ApiException, QdrantException, RpcError) as error:
+        said = error.details() if hasattr(error, "details") else error  # all of a gRPC error is a page long
         raise StoreUnavailableError(
-            f"The Qdrant server did not do what was asked of it ({' '.join(str(error).split())[:200]}). See that it "
+            f"The Qdrant server did not do what was asked of it ({' '.join(str(said).split())[:200]}). See that it "
             "runs at the URL that was given, and that the key is right."
         ) from error
 
