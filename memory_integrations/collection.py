@@ -267,12 +267,18 @@ class MemoryCollection:
         """Create a collection for this embedding and language, with the scope as its tenant."""
         from qdrant_client import models
 
-        client.create_collection(
-            name,
-            vectors_config=models.VectorParams(size=self._identity["embedding_size"], distance=models.Distance.COSINE),
-            sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-            metadata=self._identity,
-        )
+        try:
+            client.create_collection(
+                name,
+                vectors_config=models.VectorParams(
+                    size=self._identity["embedding_size"], distance=models.Distance.COSINE
+                ),
+                sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+                metadata=self._identity,
+            )
+        except Exception:
+            if not client.collection_exists(name):  # else another process was faster
+                raise
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
         client.create_payload_index(name, "metadata.scope", tenant)
         client.create_payload_index(name, "metadata.created_at", models.PayloadSchemaType.DATETIME)
@@ -281,7 +287,6 @@ class MemoryCollection:
         finish(client, self.name)
         if not client.collection_exists(self.name):
             self._create(client, self.name)
-            return
         written = self._differences(client)
         if written:
             raise EmbeddingMismatchError(
