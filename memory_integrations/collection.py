@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 COLLECTION = "memory_integrations"
 PAGE = 256
 """Points a call: the embedded engine holds the interpreter lock for the whole of each."""
+_INDEXES = {
+    "metadata.created_at": "datetime",
+    "metadata.session_id": "keyword",
+    "metadata.role": "keyword",
+    "metadata.name": "keyword",
+    "metadata.kind": "keyword",
+    "metadata.piece": "integer",
+}
+"""What else filters ask about: a server in strict mode, as Qdrant Cloud has them, refuses a filter without an index."""
 
 
 class Turn:
@@ -279,9 +288,18 @@ class MemoryCollection:
         except Exception:
             if not client.collection_exists(name):  # else another process was faster
                 raise
+        self._index(client, name)
+
+    def _index(self, client: QdrantClient, name: str) -> None:
+        """See that a collection has the indexes that there are to be."""
+        from qdrant_client import models
+
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
-        client.create_payload_index(name, "metadata.scope", tenant)
-        client.create_payload_index(name, "metadata.created_at", models.PayloadSchemaType.DATETIME)
+        wanted: dict[str, Any] = {"metadata.scope": tenant, **_INDEXES}
+        present = client.get_collection(name).payload_schema
+        for field, kind in wanted.items():
+            if field not in present:
+                client.create_payload_index(name, field, kind)
 
     def _open_collection(self, client: QdrantClient) -> None:
         finish(client, self.name)
@@ -294,6 +312,7 @@ class MemoryCollection:
                 f"{_described(self._identity)}. Open it with the former, or call long_term.reembed() to embed its "
                 "memories with the latter."
             )
+        self._index(client, self.name)  # an earlier version made fewer
 
     def _differences(self, client: QdrantClient) -> dict[str, Any]:
         """How the collection's vectors were made, where it was otherwise than now; empty where it was not."""
