@@ -126,6 +126,12 @@ class StandIn:
             self._faults = [fault for fault in self._faults if not fault.held]
         self._gate.set()
 
+    def mend(self) -> None:
+        """Take back all faults that were ordered."""
+        with self._lock:
+            self._faults.clear()
+        self._gate.set()
+
     def _order(self, fault: Fault) -> None:
         assert fault.only is None or fault.only in OPERATIONS, fault.only
         with self._lock:

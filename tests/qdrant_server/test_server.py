@@ -84,7 +84,7 @@ def plain(answer: Any) -> Any:
         return [plain(one) for one in answer]
     if not hasattr(answer, "model_dump"):
         return answer
-    found = answer.model_dump(exclude={"version", "operation_id"}, exclude_none=True)
+    found = answer.model_dump(exclude_none=True)
     if isinstance(answer, m.Record | m.ScoredPoint):
         found["payload"] = answer.payload or {}  # also what is None in it
     if hasattr(answer, "points"):
