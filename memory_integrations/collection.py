@@ -365,13 +365,13 @@ def asking() -> Iterator[None]:
     Raises:
         StoreUnavailableError: It does not answer, or refuses.
     """
-    from grpc import RpcError  # type: ignore[import-untyped]
+    from qdrant_client import connection
     from qdrant_client.common.client_exceptions import QdrantException
     from qdrant_client.http.exceptions import ApiException
 
     try:
         yield
-    except (ApiException, QdrantException, RpcError) as error:
+    except (ApiException, QdrantException, connection.grpc.RpcError) as error:  # type: ignore[attr-defined]
         said = error.details() if hasattr(error, "details") else error  # all of a gRPC error is a page long
         raise StoreUnavailableError(
             f"The Qdrant server did not do what was asked of it ({' '.join(str(said).split())[:200]}). See that it "
