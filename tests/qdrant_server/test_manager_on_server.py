@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,7 @@ import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from qdrant_client import QdrantClient
 from qdrant_client import models as m
-from strategies import Clock
+from strategies import Clock, time_limit
 
 from memory_integrations import (
     EmbeddingMismatchError,
@@ -73,8 +74,9 @@ def open_memory(qdrant_server: StandIn, way: str, tmp_path: Path) -> Iterator[Op
 
 
 def client_of(url: str, grpc_port: int, way: str) -> QdrantClient:
-    key = {"api_key": KEY} if way == "cloud" else {}
-    return QdrantClient(url=url, grpc_port=grpc_port, prefer_grpc=way in ("grpc", "cloud"), **key)
+    options: dict[str, Any] = {"api_key": KEY} if way == "cloud" else {}
+    options |= {"prefer_grpc": way in ("grpc", "cloud"), "check_compatibility": False}
+    return QdrantClient(url=url, grpc_port=grpc_port, **options)
 
 
 @pytest.fixture
@@ -229,6 +231,14 @@ def scoped(asked: Asked) -> bool:
     )
 
 
+def test_the_memory_speaks_what_its_client_speaks(memory: MemoryManager, qdrant_server: StandIn, way: str) -> None:
+    tell(memory).get_context("beagle")
+    asked = [one for one in qdrant_server.asked if one.operation != "version"]
+    spoken = {one.protocol for one in asked}
+    assert spoken == {"rest"} if way == "rest" else spoken == {"grpc"} if way in ("grpc", "cloud") else len(spoken) == 1
+    assert {one.key for one in asked} == {way == "cloud"}
+
+
 def test_the_collection_is_created_for_many_tenants(memory: MemoryManager, qdrant_server: StandIn) -> None:
     memory.long_term.open()
     [created] = qdrant_server.asked_for("create_collection")
@@ -347,10 +357,10 @@ from memory_integrations import MemoryManager
 url, grpc_port, way, directory, name = sys.argv[1:6]
 qdrant = url if way == "url" else client_of(url, int(grpc_port), way)
 with MemoryManager("user:ann", data_dir=directory, qdrant=qdrant) as memory:
-    for n in range(20):
+    for n in range(10):
         memory.for_scope(f"user:ann/session:{name}").add_turn(f"I am {name} and plant tree {n}", "Good")
     found = memory.search_long_term(f"which tree plants {name}?", 60)
-    assert sum(name in hit.text for hit in found) >= 10, found
+    assert sum(name in hit.text for hit in found) > 5, found
 """
 
 
@@ -365,7 +375,7 @@ def test_two_memories_of_this_process_and_one_of_another_share_a_server(
     )
 
     def plant(memory: MemoryManager, name: str) -> None:
-        for n in range(20):
+        for n in range(10):
             memory.for_scope(f"user:ann/session:{name}").add_turn(f"I am {name} and plant tree {n}", "Good")
 
     with ThreadPoolExecutor(2) as pool:
@@ -374,12 +384,12 @@ def test_two_memories_of_this_process_and_one_of_another_share_a_server(
     _, errors = third.communicate(timeout=120)
     assert third.returncode == 0, errors
     for memory in (one, two):
-        assert memory.long_term.count() == 3 * 20 * 2
+        assert memory.long_term.count() == 3 * 10 * 2
         for name in ("First", "Second", "Third"):
             assert any(name in text for text in texts(memory, f"Which tree plants {name}?"))
     third_session = one.long_term.messages("Third")
     assert [message.content for message in third_session if message.role == "user"] == [
-        f"I am Third and plant tree {n}" for n in range(20)
+        f"I am Third and plant tree {n}" for n in range(10)
     ]
 
 
@@ -524,8 +534,16 @@ def test_a_limited_rate_is_an_error_of_ours(memory: MemoryManager, qdrant_server
         memory.long_term.count()
 
 
+def answers(memory: MemoryManager) -> bool:
+    try:
+        memory.long_term.count()
+    except StoreUnavailableError:
+        return False
+    return True
+
+
 def test_a_server_that_is_gone_is_an_error_of_ours_until_it_is_back(
-    memory: MemoryManager, open_memory: Open, qdrant_server: StandIn
+    memory: MemoryManager, qdrant_server: StandIn
 ) -> None:
     memory.add_turn("I like tea", "Noted")
     qdrant_server.stop()
@@ -535,12 +553,10 @@ def test_a_server_that_is_gone_is_an_error_of_ours_until_it_is_back(
         memory.add_turn("I like coffee too", "Noted")
     assert "coffee" not in memory.get_context(None).combined  # both memories or neither
     qdrant_server.start()
-    while True:
-        try:
-            assert any("tea" in text for text in texts(memory, "tea"))
-        except StoreUnavailableError:  # gRPC tries to connect again now and then
-            continue
-        break
+    with time_limit(60):
+        while not answers(memory):  # gRPC tries to connect again now and then
+            time.sleep(0.05)
+    assert any("tea" in text for text in texts(memory, "tea"))
     memory.add_turn("I like coffee too", "Noted")
     assert memory.long_term.count() == 4
 

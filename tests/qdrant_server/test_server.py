@@ -427,8 +427,9 @@ def test_an_answer_that_is_kept_back_is_waited_for_no_longer_than_the_client_say
     qdrant_server.hold(only="count")
     waiting = threading.Thread(target=lambda: found.append(client.count(NAME).count))
     waiting.start()
-    while len(qdrant_server.asked_for("count")) < 2:
-        time.sleep(0.01)
+    with time_limit(60):
+        while len(qdrant_server.asked_for("count")) < 2:
+            time.sleep(0.01)
     qdrant_server.release()
     waiting.join()
     assert found == [8]
