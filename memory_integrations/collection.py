@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 from memory_integrations.errors import EmbeddingMismatchError, StoreUnavailableError
 from memory_integrations.layout import DENSE, SPARSE, day_of, key_of, line, metadata_of, speaker_of, text_of
-from memory_integrations.reembedding import Progress, finish, reembed
+from memory_integrations.reembedding import Progress, abandon, finish, reembed
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -206,6 +206,8 @@ class MemoryCollection:
         if selector is not None:
             with asking():
                 client.delete(self.name, points_selector=selector, wait=True)
+        with asking():
+            abandon(client, self.name)
         self.forget(tag)
         # The embedded engine keeps deleted payloads until its files are written anew; a server does so by itself.
         purge = getattr(client, "purge", None)

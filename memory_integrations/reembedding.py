@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from memory_integrations.errors import StoreUnavailableError
+
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
@@ -38,6 +40,9 @@ def reembed(
 
     Returns:
         How many points there are.
+
+    Raises:
+        StoreUnavailableError: Memories were deleted meanwhile.
     """
     finish(client, name)
     second = _second(name)
@@ -47,8 +52,16 @@ def reembed(
             client.delete_collection(second)
     if not client.collection_exists(second):
         create(second)
-    count = _copy(client, name, second, encode, progress)
-    client.update_collection(second, metadata={"complete": True})
+    try:
+        count = _copy(client, name, second, encode, progress)
+        client.update_collection(second, metadata={"complete": True})
+    except Exception as error:
+        if client.collection_exists(second):
+            raise
+        raise StoreUnavailableError(
+            "Memories were deleted while all of them were embedded anew, which had to begin again lest they come back. "
+            "Call it again."
+        ) from error
     finish(client, name)
     return count
 
@@ -64,6 +77,13 @@ def finish(client: QdrantClient, name: str) -> None:
         client.delete_collection(name)
     _recreate(client, second, name)
     client.delete_collection(second)
+
+
+def abandon(client: QdrantClient, name: str) -> None:
+    """Drop a second collection that is not complete: what is deleted from the first may be in it, and must be gone."""
+    second = _second(name)
+    if client.collection_exists(second) and not (client.get_collection(second).config.metadata or {}).get("complete"):
+        client.delete_collection(second)
 
 
 def _recreate(client: QdrantClient, source: str, target: str) -> None:
@@ -95,12 +115,12 @@ def _copy(
     progress: Progress | None,
     with_vectors: bool = False,
 ) -> int:
-    """Copy the points that the target does not have yet, page by page."""
+    """Copy the points that the target does not have yet, or has as they were before, page by page."""
     total, done, offset = client.count(source, exact=True).count, 0, None
     while True:
         points, offset = client.scroll(source, limit=_PAGE, offset=offset, with_payload=True, with_vectors=with_vectors)
-        there = {point.id for point in client.retrieve(target, [point.id for point in points], with_payload=False)}
-        missing = [point for point in points if point.id not in there]
+        there = {point.id: point.payload for point in client.retrieve(target, [point.id for point in points])}
+        missing = [point for point in points if point.id not in there or there[point.id] != point.payload]
         if missing:
             client.upsert(target, points=prepare(missing), wait=True)
         done += len(points)
