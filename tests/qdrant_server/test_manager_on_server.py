@@ -221,8 +221,8 @@ def scoped(asked: Asked) -> bool:
     """Whether every filter allows some scopes, and only those; also the one that terms are rare by."""
     filters = list(asked.filters)
     for request in getattr(asked.body, "searches", []):
-        if request.params is not None and request.params.idf is not None:
-            filters.append(request.params.idf.corpus)
+        if isinstance(request.query, m.NearestQuery | m.SparseVector) and request.using:
+            filters.append(request.params.idf.corpus if request.params and request.params.idf else None)
     return all(
         one is not None
         and one.should
@@ -343,6 +343,62 @@ def test_embedding_anew_goes_on_where_the_server_failed(
     assert other.long_term.count() == 6
     names = qdrant_server.storage.engine.get_collections().collections
     assert [one.name for one in names] == [COLLECTION]
+
+
+class Interrupted(Exception):
+    """In the midst of embedding anew."""
+
+
+def interrupt(done: int, total: int) -> None:
+    raise Interrupted
+
+
+def test_what_is_erased_while_embedding_anew_is_interrupted_does_not_come_back(
+    open_memory: Open, qdrant_server: StandIn
+) -> None:
+    memory, other = tell(open_memory()), open_memory(embeddings=DeterministicFakeEmbedding(size=32))
+    with pytest.raises(Interrupted):
+        other.long_term.reembed(interrupt)
+    memory.erase()
+    memory.long_term.store_messages([Message("user", "I like tea", id="tea")])
+    other.long_term.reembed()
+    assert [message.content for message in other.long_term.messages()] == ["I like tea"]
+    assert not any(word in stored(qdrant_server) for word in ("Toto", "lighthouse"))
+
+
+def test_an_erasure_by_another_memory_stops_embedding_anew(open_memory: Open, qdrant_server: StandIn) -> None:
+    memory, other = tell(open_memory()), open_memory(embeddings=DeterministicFakeEmbedding(size=32))
+
+    def erase(done: int, total: int) -> None:
+        memory.erase()
+
+    with pytest.raises(StoreUnavailableError, match="Call it again"):
+        other.long_term.reembed(erase)
+    other.long_term.reembed()
+    assert list(other.long_term.messages()) == []
+    assert not any(word in stored(qdrant_server) for word in ("Toto", "lighthouse"))
+
+
+def test_what_is_changed_while_embedding_anew_is_interrupted_is_kept(open_memory: Open) -> None:
+    memory, other = tell(open_memory()), open_memory(embeddings=DeterministicFakeEmbedding(size=32))
+    with pytest.raises(Interrupted):
+        other.long_term.reembed(interrupt)
+    memory.for_scope("global").long_term.store_file_summary("dogs.pdf", "A beagle needs two walks a day.")
+    other.long_term.reembed()
+    assert any("two walks" in text for text in texts(other, "how many walks does a beagle need?"))
+
+
+def test_p24_what_is_erased_is_in_no_file_while_embedding_anew_is_interrupted(
+    embedded: MemoryManager, tmp_path: Path
+) -> None:
+    tell(embedded)
+    client = embedded.long_term.vectorstore.client
+    other = MemoryManager(data_dir=tmp_path / "other", qdrant=client, embeddings=DeterministicFakeEmbedding(size=32))
+    with other, pytest.raises(Interrupted):
+        other.long_term.reembed(interrupt)
+    embedded.erase()
+    embedded.close()
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and b"Toto" in path.read_bytes()] == []
 
 
 # Several at once
