@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from memory_integrations.copying import PAGE, Progress
 from memory_integrations.errors import EmbeddingMismatchError, StoreUnavailableError
 from memory_integrations.layout import DENSE, SPARSE, day_of, key_of, line, metadata_of, speaker_of, text_of
-from memory_integrations.reembedding import finish, reembed
+from memory_integrations.reembedding import abandon, finish, reembed
 from memory_integrations.server import refusals
 
 if TYPE_CHECKING:
@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 COLLECTION = "memory_integrations"
 _ROWS_KEPT = 250_000
 """Messages that ranking keeps in mind, at some 0.4 kB each; those of who searched longest ago are read anew."""
+_INDEXES = {
+    "metadata.created_at": "datetime",
+    "metadata.session_id": "keyword",
+    "metadata.role": "keyword",
+    "metadata.name": "keyword",
+    "metadata.kind": "keyword",
+    "metadata.piece": "integer",
+}
+"""What else filters ask about: a server in strict mode, as Qdrant Cloud has them, refuses a filter without an index."""
 
 
 class Turn:
@@ -214,6 +223,8 @@ class MemoryCollection:
         if selector is not None:
             with asking():
                 client.delete(self.name, points_selector=selector, wait=True)
+        with asking():
+            abandon(client, self.name)
         self.forget(tag)
         # The embedded engine keeps deleted payloads until its files are written anew; a server does so by itself.
         purge = getattr(client, "purge", None)
@@ -234,7 +245,7 @@ class MemoryCollection:
 
     def reembed(self, progress: Progress | None = None) -> int:
         """Embed every memory anew with this embedding and language; see ``LongTermMemory.reembed``."""
-        with self.lock:
+        with self.lock, asking():
             client = self.client()
             if not client.collection_exists(self.name):
                 return 0
@@ -284,26 +295,36 @@ class MemoryCollection:
         """Create a collection for this embedding and language, with the scope as its tenant."""
         from qdrant_client import models
 
-        client.create_collection(
-            name,
-            vectors_config=models.VectorParams(size=self.identity["embedding_size"], distance=models.Distance.COSINE),
-            sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-            metadata=self.identity,
-            **self.options,
-        )
+        try:
+            client.create_collection(
+                name,
+                vectors_config=models.VectorParams(
+                    size=self.identity["embedding_size"], distance=models.Distance.COSINE
+                ),
+                sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+                metadata=self.identity,
+                **self.options,
+            )
+        except Exception:
+            if not client.collection_exists(name):  # else another process was faster
+                raise
+        self._index(client, name)
+
+    def _index(self, client: QdrantClient, name: str) -> None:
+        """See that a collection has the indexes that there are to be."""
+        from qdrant_client import models
+
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
-        client.create_payload_index(name, "metadata.scope", tenant)
-        client.create_payload_index(name, "metadata.created_at", models.PayloadSchemaType.DATETIME)
+        wanted: dict[str, Any] = {"metadata.scope": tenant, **_INDEXES}
+        present = client.get_collection(name).payload_schema
+        for field, kind in wanted.items():
+            if field not in present:
+                client.create_payload_index(name, field, kind)
 
     def _open_collection(self, client: QdrantClient) -> None:
         finish(client, self.name)
         if not client.collection_exists(self.name):
-            try:
-                self._create(client, self.name)
-                return
-            except refusals():  # another process created it meanwhile
-                if not client.collection_exists(self.name):
-                    raise
+            self._create(client, self.name)
         written = self._differences(client)
         if written:
             raise EmbeddingMismatchError(
@@ -311,6 +332,7 @@ class MemoryCollection:
                 f"{_described(self.identity)}. Open it with the former, or call long_term.reembed() to embed its "
                 "memories with the latter."
             )
+        self._index(client, self.name)  # an earlier version made fewer
 
     def _differences(self, client: QdrantClient) -> dict[str, Any]:
         """How the collection's vectors were made, where it was otherwise than now; empty where it was not."""
@@ -366,8 +388,9 @@ def asking() -> Iterator[None]:
     try:
         yield
     except refusals() as error:
+        said = error.details() if hasattr(error, "details") else error  # all of a gRPC error is a page long
         raise StoreUnavailableError(
-            f"The Qdrant server did not do what was asked of it ({' '.join(str(error).split())[:200]}). See that it "
+            f"The Qdrant server did not do what was asked of it ({' '.join(str(said).split())[:200]}). See that it "
             "runs at the URL that was given, and that the key is right."
         ) from error
 

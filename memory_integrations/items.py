@@ -253,7 +253,10 @@ class ItemMemory:
     # Inside
 
     def _see_to_indexes(self) -> None:
-        """See that the collection finds items among any number of memories by an index."""
+        """See that the collection finds items among any number of memories by an index.
+
+        A server in strict mode, as Qdrant Cloud has them, refuses to look for them without.
+        """
         client = self._collection.open()
         if client is self._indexed:
             return
@@ -266,6 +269,7 @@ class ItemMemory:
                 ("metadata.within", models.PayloadSchemaType.KEYWORD),
                 ("metadata.store", models.PayloadSchemaType.KEYWORD),
                 ("metadata.expires_at", models.PayloadSchemaType.DATETIME),
+                ("metadata.ttl", models.PayloadSchemaType.FLOAT),
             ):
                 if field not in present:
                     client.create_payload_index(name, field, kind)
@@ -285,6 +289,7 @@ class ItemMemory:
         """The filter of the items under a prefix that have not expired, or of those that have."""
         from qdrant_client import models
 
+        self._see_to_indexes()
         tags = self.scopes.tags(prefix)
         conditions = [equals("metadata.within", joined(prefix))]
         wanted = models.Filter() if tags is None else tagged(tags)

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from memory_integrations.delimiters import as_data
 from memory_integrations.errors import MessageError
-from memory_integrations.messages import Message
+from memory_integrations.messages import Message, as_unicode
 
 DENSE = ""
 """langchain_qdrant's name of the dense vector."""
@@ -173,10 +173,19 @@ def shown(points: Sequence[Any]) -> str:
 
 def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        copied: dict[str, Any] = json.loads(json.dumps(dict(metadata), allow_nan=False)) if metadata else {}
-    except (TypeError, ValueError) as error:
+        if not metadata:
+            return {}
+        text = as_unicode(json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False))
+        copied: dict[str, Any] = json.loads(text, parse_int=_as_number)
+    except (TypeError, ValueError, OverflowError) as error:
         raise MessageError(
             f"A message's metadata is not JSON ({error}): expected text, finite numbers, true, false, None, or lists "
             "and objects of these. Nothing was stored."
         ) from error
     return copied
+
+
+def _as_number(digits: str) -> int | float:
+    """A whole number; one beyond 64 bits becomes a float, as engines make it: a server says no over gRPC."""
+    number = int(digits)
+    return number if -(2**63) <= number < 2**63 else float(number)

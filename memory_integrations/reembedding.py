@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from memory_integrations.copying import Progress, copy_points, create_alike
+from memory_integrations.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -35,6 +36,9 @@ def reembed(
 
     Returns:
         How many points there are.
+
+    Raises:
+        StoreUnavailableError: Memories were deleted meanwhile.
     """
     finish(client, name)
     second = _second(name)
@@ -44,8 +48,16 @@ def reembed(
             client.delete_collection(second)
     if not client.collection_exists(second):
         create(second)
-    count = copy_points(client, name, client, second, encode, progress)
-    client.update_collection(second, metadata={"complete": True})
+    try:
+        count = copy_points(client, name, client, second, encode, progress)
+        client.update_collection(second, metadata={"complete": True})
+    except Exception as error:
+        if client.collection_exists(second):
+            raise
+        raise StoreUnavailableError(
+            "Memories were deleted while all of them were embedded anew, which had to begin again lest they come back. "
+            "Call it again."
+        ) from error
     finish(client, name)
     return count
 
@@ -66,6 +78,13 @@ def finish(client: QdrantClient, name: str) -> None:
 def is_unfinished(client: QdrantClient, name: str) -> bool:
     """Whether a move was interrupted, which :func:`reembed` goes on with."""
     return client.collection_exists(_second(name))
+
+
+def abandon(client: QdrantClient, name: str) -> None:
+    """Drop a second collection that is not complete: what is deleted from the first may be in it, and must be gone."""
+    second = _second(name)
+    if client.collection_exists(second) and not (client.get_collection(second).config.metadata or {}).get("complete"):
+        client.delete_collection(second)
 
 
 def _recreate(client: QdrantClient, source: str, target: str) -> None:

@@ -137,7 +137,7 @@ def _retrying(retries: int) -> Callable[[Request, Callable[[Request], Response]]
     def is_transient(error: BaseException) -> bool:
         return isinstance(error, ResponseHandlingException) and isinstance(error.source, httpx.TransportError)
 
-    doubled = tenacity.wait_exponential_jitter(_FIRST_WAIT, _LONGEST_WAIT, jitter=_FIRST_WAIT)
+    doubled = tenacity.wait_exponential(_FIRST_WAIT, max=_LONGEST_WAIT) + tenacity.wait_random(0, _FIRST_WAIT)
 
     def wait(state: tenacity.RetryCallState) -> float:
         ordered = "" if state.outcome is None or state.outcome.failed else _retry_after(state.outcome.result())

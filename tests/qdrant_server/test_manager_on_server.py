@@ -1,0 +1,646 @@
+"""A memory whose long-term part is on a Qdrant server: the same as embedded, shared by processes, honest when it fails.
+
+Each test runs on a URL alone, on the real client over REST and over gRPC, and against a server as Qdrant Cloud has
+them: with a key, and in strict mode, which refuses filters on fields without an index.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from qdrant_client import QdrantClient
+from qdrant_client import models as m
+from strategies import Clock, time_limit
+
+from memory_integrations import (
+    EmbeddingMismatchError,
+    MemoryFilter,
+    MemoryManager,
+    Message,
+    StoreUnavailableError,
+)
+from memory_integrations.collection import COLLECTION, PAGE
+from qdrant_server.operations import Asked, Code
+from qdrant_server.stand_in import StandIn
+from qdrant_server.strict import CLOUD
+
+pytestmark = pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
+
+NOON = datetime(2025, 5, 8, 12, tzinfo=UTC)
+LONG = "\n\n".join(f"Paragraph {n}. {'The lighthouse stands by the sea. ' * 20}" for n in range(6))
+KEY = "a key that is long enough"
+
+Open = Callable[..., MemoryManager]
+
+
+@pytest.fixture(params=["url", "rest", "grpc", "cloud"])
+def way(request: pytest.FixtureRequest, qdrant_server: StandIn) -> str:
+    """How the memory is told of its server."""
+    if request.param == "cloud":
+        qdrant_server.api_key = KEY
+        qdrant_server.storage.strict_mode = CLOUD
+    return str(request.param)
+
+
+@pytest.fixture
+def open_memory(qdrant_server: StandIn, way: str, tmp_path: Path) -> Iterator[Open]:
+    """Opens a memory of its own on the one server, as another process or machine would."""
+    opened: list[Any] = []
+
+    def open_memory(scope: str = "user:ann", **options: Any) -> MemoryManager:
+        qdrant: Any = qdrant_server.url
+        if way != "url":
+            qdrant = client_of(qdrant_server.url, qdrant_server.grpc_port, way)
+            opened.append(qdrant)
+        directory = tmp_path / f"memory {len(opened)}"
+        opened.append(MemoryManager(scope, data_dir=directory, qdrant=qdrant, clock=Clock(NOON), **options))
+        return opened[-1]
+
+    yield open_memory
+    for one in reversed(opened):
+        one.close()
+
+
+def client_of(url: str, grpc_port: int, way: str) -> QdrantClient:
+    options: dict[str, Any] = {"api_key": KEY} if way == "cloud" else {}
+    options |= {"prefer_grpc": way in ("grpc", "cloud"), "check_compatibility": False}
+    return QdrantClient(url=url, grpc_port=grpc_port, **options)
+
+
+@pytest.fixture
+def memory(open_memory: Open) -> MemoryManager:
+    return open_memory()
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[MemoryManager]:
+    with MemoryManager("user:ann", data_dir=tmp_path / "embedded", clock=Clock(NOON)) as memory:
+        yield memory
+
+
+def tell(memory: MemoryManager) -> MemoryManager:
+    """What Ann said in two sessions, what Bob said, and what holds for all."""
+    said = [
+        ("monday", "user", "I adopted a beagle called Toto."),
+        ("monday", "assistant", "Congratulations! Does he sleep at night?"),
+        ("monday", "user", "Not yet."),
+        ("tuesday", "user", "Where did we walk by the lighthouse?"),
+        ("tuesday", "assistant", "In Cascais, on a windy day."),
+    ]
+    memory.long_term.store_messages(
+        Message(role, text, id=f"m{n}", session_id=session, created_at=NOON + timedelta(days=n), metadata={"n": n})
+        for n, (session, role, text) in enumerate(said)
+    )
+    memory.long_term.store_messages([Message("user", LONG, id="long", session_id="tuesday", metadata={"n": 9})])
+    memory.for_scope("user:bob").long_term.store_messages([Message("user", "My beagle is called Rex.", id="b")])
+    memory.for_scope("global").long_term.store_file_summary("dogs.pdf", "A beagle needs a walk a day.", {"pages": 3})
+    return memory
+
+
+def texts(memory: MemoryManager, query: str, limit: int = 10, **options: Any) -> list[str]:
+    return [hit.text for hit in memory.long_term.search(query, limit, **options)]
+
+
+# The same as embedded
+
+
+def test_what_is_found_is_what_the_embedded_engine_finds(memory: MemoryManager, embedded: MemoryManager) -> None:
+    tell(memory), tell(embedded)
+    since, until = NOON + timedelta(days=1), NOON + timedelta(days=4)
+    for query, options in (
+        ("what is the beagle called?", {}),
+        ("lighthouse", {"explain": True}),
+        ("the lighthouse", {"since": since, "until": until}),
+        ("beagle", {"where": MemoryFilter(session_id=["monday", "tuesday"], role="user", kind="message")}),
+        ("dogs", {"where": MemoryFilter(name="dogs.pdf")}),
+        ("beagle", {"where": MemoryFilter(session_id="none")}),
+        ("beagle", {"without": ["m0"], "distinct": False}),
+    ):
+        found, expected = memory.long_term.search(query, 5, **options), embedded.long_term.search(query, 5, **options)
+        for hit, same in zip(found, expected, strict=True):
+            assert (hit.id, hit.text, hit.message_ids) == (same.id, same.text, same.message_ids)
+            assert hit.score == pytest.approx(same.score, abs=1e-6)
+            assert {**hit.metadata, "order": 0} == {**same.metadata, "order": 0}
+
+
+def test_p34_the_context_is_the_same_byte_for_byte(memory: MemoryManager, embedded: MemoryManager) -> None:
+    for one in (memory, embedded):
+        tell(one).set_fact("city", "Lisbon")
+    context = memory.get_context("What is my beagle called?")
+    assert context.combined == embedded.get_context("What is my beagle called?").combined
+    assert "Toto" in context.combined
+
+
+def test_everything_comes_back_in_order_and_as_it_was_said(memory: MemoryManager, embedded: MemoryManager) -> None:
+    tell(memory), tell(embedded)
+    for session in (None, "tuesday"):
+        assert list(memory.long_term.messages(session)) == list(embedded.long_term.messages(session))
+    assert [message.content for message in memory.long_term.messages("tuesday")][-1] == LONG
+    assert memory.long_term.count() == embedded.long_term.count() == 6
+    assert memory.get_stats()["long_term"] == {"memories": 6}
+
+
+def test_p29_there_is_no_end_at_a_page(memory: MemoryManager) -> None:
+    said = [Message("user", f"Sentence number {n}", id=f"m{n}", session_id="s") for n in range(2 * PAGE + 5)]
+    memory.long_term.store_messages(said)
+    assert [message.id for message in memory.long_term.messages()] == [message.id for message in said]
+    assert memory.long_term.count() == len(said)
+
+
+def test_what_no_database_holds_exactly_is_stored_alike(memory: MemoryManager, embedded: MemoryManager) -> None:
+    """Integers of any size and half characters are JSON to Python, and nothing that a server takes."""
+    metadata = {"whole": 2**63 - 1, "beyond": 2**70, "half": "\ud800 a", "\ud800": ["\udfff", {"b": -(2**64)}]}
+    for one in (memory, embedded):
+        one.long_term.store_messages([Message("user", "Nul \0 and half \ud800", id="m", metadata=metadata)])
+    [message] = memory.long_term.messages()
+    assert message == next(iter(embedded.long_term.messages()))
+    assert message.metadata["whole"] == 2**63 - 1
+    assert message.metadata["beyond"] == pytest.approx(2**70)
+    assert message.metadata["half"] == "\ufffd a"
+
+
+def test_a_message_told_again_is_not_doubled_and_keeps_what_others_added(memory: MemoryManager) -> None:
+    """P7 and P11."""
+    tell(memory)
+    order = [hit.metadata["order"] for hit in memory.long_term.search("beagle", 1)]
+    memory.long_term.vectorstore.client.set_payload(
+        COLLECTION, {"reviewed": True}, points=[memory.long_term.search("beagle", 1)[0].id], key="metadata"
+    )
+    tell(memory)
+    assert memory.long_term.count() == 6
+    [hit] = memory.long_term.search("beagle", 1)
+    assert ([hit.metadata["order"]], hit.metadata["reviewed"]) == (order, True)
+
+
+async def test_the_asynchronous_twins(memory: MemoryManager) -> None:
+    await asyncio.gather(*(memory.aadd_turn(f"Fact {n} is about tea", "Noted", f"s{n}") for n in range(8)))
+    assert len(await memory.asearch_long_term("tea", 20)) >= 8
+    assert (await memory.aget_stats())["long_term"] == {"memories": 16}
+    assert (await memory.aerase()).memories == 16
+
+
+# Scopes
+
+
+def test_p21_scopes_are_apart_and_global_is_inherited(memory: MemoryManager) -> None:
+    bob = tell(memory).for_scope("user:bob")
+    assert any("Toto" in text for text in texts(memory, "beagle"))
+    assert any("dogs.pdf" in text for text in texts(memory, "beagle"))
+    assert not any("Rex" in text for text in texts(memory, "beagle"))
+    assert not any("Toto" in text for text in texts(bob, "beagle"))
+    assert texts(memory.for_scope("global"), "beagle") == texts(memory.for_scope("session:kiosk"), "beagle")
+
+
+def test_p23_every_filter_carries_the_scope_to_the_server(memory: MemoryManager, qdrant_server: StandIn) -> None:
+    tell(memory)
+    memory.get_context("What is my beagle called?")
+    texts(memory, "beagle", since=NOON, where=MemoryFilter(session_id="monday"))
+    list(memory.long_term.messages("monday"))
+    memory.long_term.count()
+    memory.long_term.erase("monday")
+    memory.erase()
+    asked = qdrant_server.asked_for("query", "query_batch", "scroll", "count", "delete", "set_payload")
+    filtered = [one for one in asked if not isinstance(one.body, m.PointIdsList)]
+    assert {one.operation for one in filtered} == {"query_batch", "scroll", "count", "delete"}
+    assert [one for one in filtered if not scoped(one)] == []
+
+
+def scoped(asked: Asked) -> bool:
+    """Whether every filter allows some scopes, and only those; also the one that terms are rare by."""
+    filters = list(asked.filters)
+    for request in getattr(asked.body, "searches", []):
+        if isinstance(request.query, m.NearestQuery | m.SparseVector) and request.using:
+            filters.append(request.params.idf.corpus if request.params and request.params.idf else None)
+    return all(
+        one is not None
+        and one.should
+        and all(isinstance(part, m.FieldCondition) and part.key == "metadata.scope" for part in one.should)
+        for one in filters
+    )
+
+
+def test_the_memory_speaks_what_its_client_speaks(memory: MemoryManager, qdrant_server: StandIn, way: str) -> None:
+    tell(memory).get_context("beagle")
+    asked = [one for one in qdrant_server.asked if one.operation != "version"]
+    spoken = {one.protocol for one in asked}
+    assert spoken == {"rest"} if way == "rest" else spoken == {"grpc"} if way in ("grpc", "cloud") else len(spoken) == 1
+    assert {one.key for one in asked} == {way == "cloud"}
+
+
+def test_the_collection_is_created_for_many_tenants(memory: MemoryManager, qdrant_server: StandIn) -> None:
+    memory.long_term.open()
+    [created] = qdrant_server.asked_for("create_collection")
+    assert created.body.metadata["embedding_size"] == created.body.vectors.size == 256
+    indexes = {
+        asked.body.field_name: asked.body.field_schema for asked in qdrant_server.asked_for("create_field_index")
+    }
+    assert indexes["metadata.scope"].is_tenant is True
+    assert indexes["metadata.created_at"] == m.PayloadSchemaType.DATETIME
+
+
+def test_a_collection_of_an_earlier_version_gets_the_indexes_that_filters_need(
+    open_memory: Open, qdrant_server: StandIn
+) -> None:
+    tell(open_memory())
+    engine = qdrant_server.storage.engine
+    for field in ("metadata.piece", "metadata.session_id"):
+        engine.delete_payload_index(COLLECTION, field)
+    later = open_memory()
+    assert len(list(later.long_term.messages("monday"))) == 3
+    assert later.long_term.count() == 6
+
+
+# Deleting
+
+
+def stored(server: StandIn) -> str:
+    """Everything that the server holds of the memory, as text."""
+    points, _ = server.storage.engine.scroll(COLLECTION, limit=10_000, with_payload=True)
+    return json.dumps([point.payload for point in points], ensure_ascii=False)
+
+
+def test_p22_memories_are_deleted_by_their_ids_and_only_ones_own(memory: MemoryManager, qdrant_server: StandIn) -> None:
+    bob = tell(memory).for_scope("user:bob")
+    [hit] = memory.long_term.search("beagle Toto", 1)
+    assert bob.long_term.delete([hit.id]) == 0
+    assert memory.long_term.delete([hit.id, "00000000-0000-4000-8000-000000000000"]) == 1
+    assert memory.long_term.count() == 5
+    assert "Toto" not in stored(qdrant_server)
+    told_again = [Message("user", "I adopted a beagle called Toto.", id="m0"), Message("assistant", "Again?", id="x")]
+    memory.for_scope("user:ann/session:monday").follow(told_again)
+    assert "Toto" not in " ".join(texts(memory, "beagle"))
+
+
+def test_a_long_text_is_deleted_with_all_its_pieces(memory: MemoryManager, qdrant_server: StandIn) -> None:
+    [hit] = tell(memory).long_term.search("Paragraph 5. The lighthouse stands", 1)
+    assert hit.message_ids == ("long",)
+    assert memory.long_term.delete([hit.id]) == 1
+    assert "Paragraph" not in stored(qdrant_server)
+
+
+def test_p24_an_erasure_says_how_many_there_were_and_leaves_others(
+    memory: MemoryManager, qdrant_server: StandIn
+) -> None:
+    tell(memory).set_fact("city", "Lisbon")
+    assert memory.long_term.erase("monday") == 3
+    assert memory.long_term.count() == 3
+    receipt = memory.erase()
+    assert (receipt.memories, receipt.facts) == (3, 1)
+    assert memory.long_term.count() == 0
+    assert not any(word in stored(qdrant_server) for word in ("Toto", "lighthouse", "user:ann"))
+    assert memory.for_scope("user:bob").long_term.count() == memory.for_scope("global").long_term.count() == 1
+
+
+# Another embedding
+
+
+def test_p28_another_embedding_is_refused_until_memories_are_embedded_anew(
+    open_memory: Open, qdrant_server: StandIn
+) -> None:
+    tell(open_memory())
+    other = open_memory(embeddings=DeterministicFakeEmbedding(size=32), language="german")
+    with pytest.raises(EmbeddingMismatchError, match=r"256 dimensions.*32 dimensions"):
+        other.search_long_term("beagle")
+    steps: list[tuple[int, int]] = []
+    pieces = other.long_term.reembed(lambda done, total: steps.append((done, total)))
+    assert steps[-1] == (pieces, pieces)
+    assert any("Toto" in text for text in texts(other, "beagle"))
+    assert other.long_term.count() == 6
+    with pytest.raises(EmbeddingMismatchError):
+        open_memory().search_long_term("beagle")
+    engine = qdrant_server.storage.engine
+    assert [one.name for one in engine.get_collections().collections] == [COLLECTION]
+    info = engine.get_collection(COLLECTION)
+    assert info.payload_schema["metadata.scope"].params.is_tenant is True
+    assert info.config.metadata is not None
+    assert info.config.metadata["language"] == "german"
+
+
+@pytest.mark.parametrize("operation", ["upsert", "update_collection", "delete_collection", "create_field_index"])
+def test_embedding_anew_goes_on_where_the_server_failed(
+    open_memory: Open, qdrant_server: StandIn, operation: str
+) -> None:
+    tell(open_memory())
+    other = open_memory(embeddings=DeterministicFakeEmbedding(size=32))
+    qdrant_server.refuse(Code.UNAVAILABLE, times=1000, only=operation)
+    with pytest.raises(StoreUnavailableError):
+        other.long_term.reembed()
+    qdrant_server.mend()
+    other.long_term.reembed()
+    assert any("Toto" in text for text in texts(other, "beagle"))
+    assert other.long_term.count() == 6
+    names = qdrant_server.storage.engine.get_collections().collections
+    assert [one.name for one in names] == [COLLECTION]
+
+
+class Interrupted(Exception):
+    """In the midst of embedding anew."""
+
+
+def interrupt(done: int, total: int) -> None:
+    raise Interrupted
+
+
+def test_what_is_erased_while_embedding_anew_is_interrupted_does_not_come_back(
+    open_memory: Open, qdrant_server: StandIn
+) -> None:
+    memory, other = tell(open_memory()), open_memory(embeddings=DeterministicFakeEmbedding(size=32))
+    with pytest.raises(Interrupted):
+        other.long_term.reembed(interrupt)
+    memory.erase()
+    memory.long_term.store_messages([Message("user", "I like tea", id="tea")])
+    other.long_term.reembed()
+    assert [message.content for message in other.long_term.messages()] == ["I like tea"]
+    assert not any(word in stored(qdrant_server) for word in ("Toto", "lighthouse"))
+
+
+def test_an_erasure_by_another_memory_stops_embedding_anew(open_memory: Open, qdrant_server: StandIn) -> None:
+    memory, other = tell(open_memory()), open_memory(embeddings=DeterministicFakeEmbedding(size=32))
+
+    def erase(done: int, total: int) -> None:
+        memory.erase()
+
+    with pytest.raises(StoreUnavailableError, match="Call it again"):
+        other.long_term.reembed(erase)
+    other.long_term.reembed()
+    assert list(other.long_term.messages()) == []
+    assert not any(word in stored(qdrant_server) for word in ("Toto", "lighthouse"))
+
+
+def test_what_is_changed_while_embedding_anew_is_interrupted_is_kept(open_memory: Open) -> None:
+    memory, other = tell(open_memory()), open_memory(embeddings=DeterministicFakeEmbedding(size=32))
+    with pytest.raises(Interrupted):
+        other.long_term.reembed(interrupt)
+    memory.for_scope("global").long_term.store_file_summary("dogs.pdf", "A beagle needs two walks a day.")
+    other.long_term.reembed()
+    assert any("two walks" in text for text in texts(other, "how many walks does a beagle need?"))
+
+
+def test_p24_what_is_erased_is_in_no_file_while_embedding_anew_is_interrupted(
+    embedded: MemoryManager, tmp_path: Path
+) -> None:
+    tell(embedded)
+    client = embedded.long_term.vectorstore.client
+    other = MemoryManager(data_dir=tmp_path / "other", qdrant=client, embeddings=DeterministicFakeEmbedding(size=32))
+    with other, pytest.raises(Interrupted):
+        other.long_term.reembed(interrupt)
+    embedded.erase()
+    embedded.close()
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and b"Toto" in path.read_bytes()] == []
+
+
+# Several at once
+
+
+SPEAK = """
+import sys
+sys.path[:0] = sys.argv[6:]
+from qdrant_server.test_manager_on_server import client_of
+from memory_integrations import MemoryManager
+
+url, grpc_port, way, directory, name = sys.argv[1:6]
+qdrant = url if way == "url" else client_of(url, int(grpc_port), way)
+with MemoryManager("user:ann", data_dir=directory, qdrant=qdrant) as memory:
+    for n in range(10):
+        memory.for_scope(f"user:ann/session:{name}").add_turn(f"I am {name} and plant tree {n}", "Good")
+    found = memory.search_long_term(f"which tree plants {name}?", 60)
+    assert sum(name in hit.text for hit in found) > 5, found
+"""
+
+
+def test_two_memories_of_this_process_and_one_of_another_share_a_server(
+    open_memory: Open, qdrant_server: StandIn, way: str, tmp_path: Path
+) -> None:
+    one, two = open_memory(), open_memory()
+    tests = str(Path(__file__).parents[1])
+    arguments = [qdrant_server.url, str(qdrant_server.grpc_port), way, str(tmp_path / "third"), "Third", tests]
+    third = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SPEAK, *arguments], stderr=subprocess.PIPE, text=True
+    )
+
+    def plant(memory: MemoryManager, name: str) -> None:
+        for n in range(10):
+            memory.for_scope(f"user:ann/session:{name}").add_turn(f"I am {name} and plant tree {n}", "Good")
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(plant, one, "First"), pool.submit(plant, two, "Second")]:
+            done.result()
+    _, errors = third.communicate(timeout=120)
+    assert third.returncode == 0, errors
+    for memory in (one, two):
+        assert memory.long_term.count() == 3 * 10 * 2
+        for name in ("First", "Second", "Third"):
+            assert any(name in text for text in texts(memory, f"Which tree plants {name}?"))
+    third_session = one.long_term.messages("Third")
+    assert [message.content for message in third_session if message.role == "user"] == [
+        f"I am Third and plant tree {n}" for n in range(10)
+    ]
+
+
+def test_many_open_a_new_server_at_once(open_memory: Open, qdrant_server: StandIn) -> None:
+    memories = [open_memory() for _ in range(8)]
+    start = threading.Barrier(len(memories))
+
+    def first_word(memory: MemoryManager) -> int:
+        start.wait()
+        memory.add_turn("Hello, I like tea", "Noted")
+        return memory.long_term.count()
+
+    with ThreadPoolExecutor(len(memories)) as pool:
+        assert min(pool.map(first_word, memories)) >= 2
+    assert memories[0].long_term.count() == 16
+    created = qdrant_server.asked_for("create_collection")
+    assert [asked.answer for asked in created].count("OK") == 1
+
+
+def test_what_another_memory_erased_is_not_found(open_memory: Open) -> None:
+    one, two = tell(open_memory()), open_memory()
+    assert any("Toto" in text for text in texts(two, "beagle"))
+    one.erase()
+    assert [text for text in texts(two, "beagle") if "dogs.pdf" not in text] == []
+
+
+def test_p26_threads_of_one_memory(memory: MemoryManager) -> None:
+    def talk(number: int) -> None:
+        user = memory.for_scope(f"user:u{number}/session:s")
+        for n in range(5):
+            user.add_turn(f"Remark {n} of u{number} about tea", "Noted")
+        found = texts(user, "tea", 20)
+        assert found
+        assert all(f"u{number} " in text for text in found if "Remark" in text)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(talk, range(8)))
+    assert [memory.for_scope(f"user:u{number}").long_term.count() for number in range(8)] == [10] * 8
+
+
+# The ecosystem
+
+
+def test_the_ecosystems_own_class_reads_and_writes_the_same_collection(memory: MemoryManager) -> None:
+    store = tell(memory).long_term.vectorstore
+    anns = m.Filter(must=[m.FieldCondition(key="metadata.scope", match=m.MatchValue(value="user:ann"))])
+    [document, *_] = store.similarity_search("beagle called Toto", k=3, filter=anns)
+    assert document.page_content == "I adopted a beagle called Toto."
+    assert document.metadata["session_id"] == "monday"
+    [added] = store.add_texts(["Ann's beagle likes cheese."], metadatas=[{"scope": "user:ann"}])
+    assert any("likes cheese" in text for text in texts(memory, "beagle cheese"))
+    assert memory.long_term.delete([added]) == 1
+
+
+def test_a_langchain_agent_remembers(open_memory: Open) -> None:
+    pytest.importorskip("langchain")
+    from langchain.agents import create_agent
+
+    from memory_integrations.langchain import MemoryMiddleware
+    from memory_integrations.testing import StandInChatModel
+
+    def ask(memory: MemoryManager, user: str, thread: str, text: str) -> str:
+        agent = create_agent(StandInChatModel(), middleware=[MemoryMiddleware(memory)])
+        run: Any = {"configurable": {"user_id": user, "thread_id": thread}}
+        return str(agent.invoke({"messages": [("user", text)]}, run)["messages"][-1].text)
+
+    ask(open_memory("global"), "ann", "monday", "I live in Lisbon and play the oboe.")
+    elsewhere = open_memory("global")  # another machine: the server alone is shared
+    assert "Lisbon" in ask(elsewhere, "ann", "tuesday", "Where do I live?")
+    assert "Lisbon" not in ask(elsewhere, "bob", "friday", "Where do I live?")
+
+
+def test_a_llama_index_chat_engine_remembers(open_memory: Open) -> None:
+    pytest.importorskip("llama_index.core")
+    from llama_index.core.chat_engine import SimpleChatEngine
+
+    from memory_integrations.llama_index import ManagedChatMemory
+    from memory_integrations.testing import StandInLLM
+
+    def chat(memory: MemoryManager, session: str, text: str) -> str:
+        chat_memory = ManagedChatMemory(memory, f"user:cleo/session:{session}")
+        return str(SimpleChatEngine.from_defaults(llm=StandInLLM(), memory=chat_memory).chat(text))
+
+    chat(open_memory("global"), "monday", "I play the oboe.")
+    assert "oboe" in chat(open_memory("global"), "tuesday", "Which instrument do I play?")
+
+
+def test_a_langgraph_store_keeps_items(open_memory: Open) -> None:
+    pytest.importorskip("langgraph")
+    from memory_integrations.langchain import MemoryStore
+
+    memory = open_memory()
+    store, elsewhere = MemoryStore(memory), MemoryStore(open_memory())
+    assert elsewhere.search(("notes",)) == []  # before anything is there
+    store.put(("notes", "work"), "one", {"text": "Buy tea", "number": 2**80, "share": 1.0})
+    store.put(("notes",), "two", {"text": "Walk the beagle"}, ttl=5)
+    found = elsewhere.get(("notes", "work"), "one")
+    assert found is not None
+    assert found.value == {"text": "Buy tea", "number": 2**80, "share": 1.0}
+    assert elsewhere.search(("notes",), query="beagle")[0].key == "two"
+    assert [item.key for item in elsewhere.search(("notes",), filter={"text": "Buy tea"})] == ["one"]
+    assert elsewhere.list_namespaces() == [("notes",), ("notes", "work")]
+    assert elsewhere.get(("notes",), "two") is not None  # begins its time anew
+    store.delete(("notes", "work"), "one")
+    assert elsewhere.get(("notes", "work"), "one") is None
+    memory._open.clock.advance(600)  # type: ignore[attr-defined]
+    assert store.sweep_ttl() == 1
+
+
+# Failing
+
+
+CALLS: list[Callable[[MemoryManager], Any]] = [
+    lambda memory: memory.add_turn("I like tea", "Noted"),
+    lambda memory: memory.search_long_term("tea"),
+    lambda memory: memory.get_context("tea"),
+    lambda memory: memory.long_term.count(),
+    lambda memory: list(memory.long_term.messages()),
+    lambda memory: memory.long_term.delete(["00000000-0000-4000-8000-000000000000"]),
+    lambda memory: memory.long_term.erase(),
+    lambda memory: memory.long_term.reembed(),
+    lambda memory: memory.get_stats(),
+]
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["opened", "not opened"])
+def test_a_server_that_refuses_is_an_error_of_ours(memory: MemoryManager, qdrant_server: StandIn, opened: bool) -> None:
+    if opened:
+        memory.long_term.open()
+    for code in (Code.UNAVAILABLE, Code.TOO_MANY_REQUESTS, Code.INTERNAL, Code.FORBIDDEN):
+        qdrant_server.mend()
+        qdrant_server.refuse(code, times=10_000)
+        for call in CALLS:
+            with pytest.raises(StoreUnavailableError, match="ordered by the test"):
+                call(memory)
+
+
+def test_a_limited_rate_is_an_error_of_ours(memory: MemoryManager, qdrant_server: StandIn) -> None:
+    memory.long_term.open()
+    qdrant_server.refuse(Code.TOO_MANY_REQUESTS, times=10_000, retry_after=1)
+    with pytest.raises(StoreUnavailableError):
+        memory.long_term.count()
+
+
+def answers(memory: MemoryManager) -> bool:
+    try:
+        memory.long_term.count()
+    except StoreUnavailableError:
+        return False
+    return True
+
+
+def test_a_server_that_is_gone_is_an_error_of_ours_until_it_is_back(
+    memory: MemoryManager, qdrant_server: StandIn
+) -> None:
+    memory.add_turn("I like tea", "Noted")
+    qdrant_server.stop()
+    with pytest.raises(StoreUnavailableError):
+        memory.search_long_term("tea")
+    with pytest.raises(StoreUnavailableError):
+        memory.add_turn("I like coffee too", "Noted")
+    assert "coffee" not in memory.get_context(None).combined  # both memories or neither
+    qdrant_server.start()
+    with time_limit(60):
+        while not answers(memory):  # gRPC tries to connect again now and then
+            time.sleep(0.05)
+    assert any("tea" in text for text in texts(memory, "tea"))
+    memory.add_turn("I like coffee too", "Noted")
+    assert memory.long_term.count() == 4
+
+
+def test_a_wrong_key_is_an_error_of_ours(memory: MemoryManager, qdrant_server: StandIn) -> None:
+    qdrant_server.api_key = "another key than the memory's"
+    with pytest.raises(StoreUnavailableError, match="API key"):
+        memory.search_long_term("tea")
+
+
+def test_what_could_not_be_stored_waits(memory: MemoryManager, qdrant_server: StandIn) -> None:
+    ann = memory.for_scope("user:ann/session:s")
+    qdrant_server.refuse(Code.UNAVAILABLE, times=10_000, only="upsert")
+    said = [Message("user", "I like tea", id="m0"), Message("assistant", "Noted", id="m1")]
+    with pytest.raises(StoreUnavailableError):
+        ann.follow(said)
+    qdrant_server.mend()
+    ann.flush()
+    assert [message.id for message in ann.long_term.messages()] == ["m0", "m1"]
+
+
+def test_a_write_whose_answer_was_lost_is_not_doubled(memory: MemoryManager, qdrant_server: StandIn) -> None:
+    ann = memory.for_scope("user:ann/session:s")
+    ann.long_term.open()
+    qdrant_server.cut("after", times=10_000, only="upsert")
+    said = [Message("user", "I like tea", id="m0"), Message("assistant", "Noted", id="m1")]
+    with pytest.raises(StoreUnavailableError):
+        ann.follow(said)
+    qdrant_server.mend()
+    ann.flush()
+    assert ann.long_term.count() == 2
