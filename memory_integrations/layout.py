@@ -16,7 +16,7 @@ from uuid import UUID
 
 from memory_integrations.delimiters import as_data
 from memory_integrations.errors import MessageError
-from memory_integrations.messages import Message
+from memory_integrations.messages import Message, as_unicode
 
 DENSE = ""
 """langchain_qdrant's name of the dense vector."""
@@ -172,8 +172,10 @@ def shown(points: Sequence[Any]) -> str:
 
 
 def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    if not metadata:
+        return {}
     try:
-        copied: dict[str, Any] = json.loads(json.dumps(dict(metadata), allow_nan=False)) if metadata else {}
+        copied: dict[str, Any] = json.loads(as_unicode(json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False)))
     except (TypeError, ValueError) as error:
         raise MessageError(
             f"A message's metadata is not JSON ({error}): expected text, finite numbers, true, false, None, or lists "

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from memory_integrations.arrival import arrived, utc_now
 from memory_integrations.collection import MemoryCollection
-from memory_integrations.context import Context, assemble
+from memory_integrations.context import Context, assemble, defused
 from memory_integrations.decisions import (
     Compress,
     Decision,
@@ -530,7 +530,7 @@ class MemoryManager:
         work = memory.viewing(turn)(_NO_LIMIT)
         return replace(
             context,
-            messages=(*context.messages, *work.messages[1:]),
+            messages=(*context.messages, *map(defused, work.messages[1:])),
             dropped=[*context.dropped, *work.dropped],
         )
 
