@@ -31,19 +31,21 @@ _KINDS = frozenset(get_args(Kind))
 _BEGINNING = re.compile(r"<memory:(facts|conversation|recalled)>\r?\n")
 _LINE_ENDS = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _FLAG = "\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f"
+_CONTROLS = "\x00-\x08\x0e-\x1f\x7f-\x9f"  # but tab and line ends
+_MARKS = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f"  # bidirectional ones, and line ends that few know
+_HIDDEN = "\ufff9-\ufffb\U000e0000-\U000e007f"  # annotations and tag characters, which hold whole texts
 _SELECTORS = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
+_SUSPECT = re.compile(f"[{_CONTROLS}{_MARKS}{_HIDDEN}{_SELECTORS}]")  # quickly found
 _UNSEEN = re.compile(
     f"({_FLAG})"  # of Scotland and others: there tag characters are seen
-    "|[\x00-\x08\x0e-\x1f\x7f-\x9f]"  # control characters but tab and line ends
-    "|[\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f]"  # bidirectional ones
-    "|[\ufff9-\ufffb\U000e0000-\U000e007f]"  # annotations and tag characters, which hold whole texts
+    f"|[{_CONTROLS}{_MARKS}{_HIDDEN}]"
     f"|(?<=[{_SELECTORS}])[{_SELECTORS}]"  # one selects a glyph, several carry bytes
     "|(?<![\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])[\U000e0100-\U000e01ef]"  # that of an ideograph is one
 )
 _SKIPPED = frozenset(("", " ", "/"))
-_NAME_ENDS = frozenset(" /:<>")
 _LONGEST = 64  # characters of a name that are read; no block's is longer
 _BRACKETS = re.compile("[<＜﹤‹〈〈⟨˂❮❰ᐸ«《]")
+_BEFORE_MEMORY = re.compile(f"{_BRACKETS.pattern}(?!/?[a-ln-zA-LN-Z0-9])")  # "<b>" need not be read
 # What looks like a letter or a sign of a delimiter, beside what Unicode calls compatible with one.
 _LOOKS_LIKE = dict(zip("еоумгουγεμօᴇᴏʀʏᴍ⁄∕⧸╱꞉∶ː˸։׃", "eoymroyyemoeorym////::::::", strict=True))
 
@@ -71,15 +73,17 @@ def as_json_data(value: Any) -> str:
     """The value as JSON on one line, for a block: what :func:`as_data` changes or leaves out is escaped, not lost."""
     text = json.dumps(value, ensure_ascii=False)
     text = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-    if text.isascii() and text.isprintable():
-        return text
-    text = _UNSEEN.sub(lambda found: found[1] or _escape(found[0]), text)
-    return _replace_brackets(_LINE_ENDS.sub(lambda found: _escape(found[0]), text), _escape)
+    return text if text.isascii() and text.isprintable() else _replace_brackets(visible_json(text), _escape)
 
 
 def visible(text: str) -> str:
-    """The text without characters that are not seen, but change or hide what is; tabs and line ends stay."""
-    return _UNSEEN.sub(lambda found: found[1] or "", text)
+    """The text without characters that are not seen, but change or hide what is; tabs and usual line ends stay."""
+    return _UNSEEN.sub(lambda found: found[1] or "", text) if _SUSPECT.search(text) else text
+
+
+def visible_json(text: str) -> str:
+    """The JSON with such characters escaped."""
+    return _UNSEEN.sub(lambda found: found[1] or _escape(found[0]), text) if _SUSPECT.search(text) else text
 
 
 def without_tags(text: str) -> str:
@@ -126,7 +130,7 @@ def _replace_brackets(text: str, replacement: Callable[[str], str]) -> str:
             return replacement(found[0])
         return found[0]  # a title, such as «Memory: A Life»
 
-    return _BRACKETS.sub(replaced, text)
+    return _BEFORE_MEMORY.sub(replaced, text)
 
 
 def _read_tag(text: str, position: int) -> tuple[bool, str, int]:
@@ -135,12 +139,16 @@ def _read_tag(text: str, position: int) -> tuple[bool, str, int]:
     while (character := _plain(text[position : position + 1])) in _SKIPPED and position < len(text):
         is_end |= character == "/"
         position += 1
-    while position < len(text) and len(name) < _LONGEST and (character := _plain(text[position])) not in _NAME_ENDS:
+    while position < len(text) and len(name) < _LONGEST and _is_of_name(character := _plain(text[position])):
         name += character
         position += 1
     while position < len(text) and _plain(text[position]) in ("", " "):
         position += 1
     return is_end, name, position
+
+
+def _is_of_name(character: str) -> bool:
+    return not character or character.isalnum() or character in "_-."
 
 
 @lru_cache(maxsize=4096)
