@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
-from memory_integrations.delimiters import Kind, as_data, delimit
+from memory_integrations.delimiters import SEARCH, Kind, as_data, delimit, without_tags
 from memory_integrations.layout import MemoryHit
-from memory_integrations.messages import Message, transcript_line
+from memory_integrations.messages import Content, Message, transcript_line
 from memory_integrations.views import Dropped, View, warn_of_overflow
 
 FACTS_SHARE = 1 / 2
@@ -24,7 +24,7 @@ class Context:
 
     Attributes:
         combined: The whole as text: facts, then the conversation, then what was recalled; empty parts left out.
-        messages: The recent conversation as messages.
+        messages: The recent conversation as messages; what looks like memory in a tool's result is escaped.
         features: The facts as JSON; ``{}`` when there are none.
         short_term: The recent conversation as lines.
         long_term: The recalled memories as lines, best first.
@@ -110,7 +110,7 @@ def assemble(
     )
     return Context(
         combined="\n".join(block for block in blocks if block),
-        messages=talk.view.messages,
+        messages=tuple(map(defused, talk.view.messages)),
         features=facts_text,
         short_term="\n".join(talk.lines),
         long_term="\n".join(recalled_lines),
@@ -123,6 +123,22 @@ def assemble(
             *repeated,
         ],
     )
+
+
+def defused(message: Message) -> Message:
+    """A tool's result that cannot pass for memory, unless it is what a search in memory found."""
+    if message.role != "tool" or message.name == SEARCH:
+        return message
+    content = message.content
+    safe: Content = without_tags(content) if isinstance(content, str) else [_defused_block(block) for block in content]
+    return message if safe == content else replace(message, content=safe)
+
+
+def _defused_block(block: str | Mapping[str, Any]) -> str | Mapping[str, Any]:
+    if isinstance(block, str):
+        return without_tags(block)
+    text = block.get("text")
+    return {**block, "text": without_tags(text)} if isinstance(text, str) else block
 
 
 def _tokens(kind: Kind, lines: Sequence[str], count: Callable[[str], int]) -> int:

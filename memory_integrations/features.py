@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import threading
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from weakref import WeakSet, WeakValueDictionary
 
+from memory_integrations.delimiters import as_json_data
 from memory_integrations.errors import FactError
 from memory_integrations.journal import Event, Journal, ScopeJournal, removed
 from memory_integrations.messages import as_unicode, as_utc
@@ -296,8 +296,8 @@ class FeatureMemory:
     def to_prompt(self, include_history: bool = False, max_tokens: int | None = None) -> str:
         """The facts as JSON for a prompt, one a line; ``{}`` when there are none.
 
-        ``<``, ``>`` and ``&`` are escaped, so that no value can close a delimiter around it. The text is the
-        same, byte for byte, while no fact changes.
+        ``<``, ``>``, ``&``, what looks like a delimiter and what is not seen are escaped, so that no value can close a
+        delimiter around it. The text is the same, byte for byte, while no fact changes.
 
         Args:
             include_history: Give ``{"current": ..., "history": [...]}`` for a fact that had other values before.
@@ -504,7 +504,7 @@ class FeatureMemory:
                     "current": value,
                     "history": [_version_as_json(version, brief=True) for version in fact.history[:-1]],
                 }
-            lines[key] = f"{_escaped(key)}: {_escaped(shown)}"
+            lines[key] = f"{as_json_data(key)}: {as_json_data(shown)}"
         return lines
 
 
@@ -562,11 +562,6 @@ def _described(value: Any) -> str:
     """The value for an error's message; of what may be endless only the type."""
     name = type(value).__name__
     return name if isinstance(value, int | list | tuple | dict) else f"{name} {value!r:.60}"
-
-
-def _escaped(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _as_object(lines: Iterable[str]) -> str:

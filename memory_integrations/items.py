@@ -141,7 +141,7 @@ class ItemMemory:
         """
         from qdrant_client import models
 
-        there = self._collection.retrieve([self._id(name) for name in names])
+        there = self._collection.retrieve(dict.fromkeys(self._id(name) for name in names))
         self._delete(there, models.PointIdsList(points=[point.id for point in there]))
         return len(there)
 

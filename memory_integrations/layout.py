@@ -172,9 +172,9 @@ def shown(points: Sequence[Any]) -> str:
 
 
 def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    if not metadata:
+        return {}
     try:
-        if not metadata:
-            return {}
         text = as_unicode(json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False))
         copied: dict[str, Any] = json.loads(text, parse_int=_as_number)
     except (TypeError, ValueError, OverflowError) as error:

@@ -210,7 +210,9 @@ class LongTermMemory:
 
         tag = self.scope.tag
         with self._turn.lock:
-            own = [point for point in self._collection.retrieve(ids) if metadata_of(point).get("scope") == tag]
+            # By their ids: one that is given twice, or written in another way, is one memory.
+            stored = {str(point.id): point for point in self._collection.retrieve(ids)}
+            own = [point for point in stored.values() if metadata_of(point).get("scope") == tag]
             if own:
                 if self._before_delete is not None:
                     self._before_delete({_name_of(point) for point in own if _is_message(point)})

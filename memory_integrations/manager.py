@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from memory_integrations.archive import Archive, ArchiveReceipt, restore_archive, write_archive
 from memory_integrations.arrival import arrived, utc_now
 from memory_integrations.collection import MemoryCollection
-from memory_integrations.context import Context, assemble
+from memory_integrations.context import Context, assemble, defused
 from memory_integrations.copying import Progress
 from memory_integrations.decisions import (
     Compress,
@@ -610,7 +610,7 @@ class MemoryManager:
         work = memory.viewing(turn)(_NO_LIMIT)
         return replace(
             context,
-            messages=(*context.messages, *work.messages[1:]),
+            messages=(*context.messages, *map(defused, work.messages[1:])),
             dropped=[*context.dropped, *work.dropped],
         )
 

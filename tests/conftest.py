@@ -39,9 +39,25 @@ if _MEMORY_DISK.is_dir() and os.access(_MEMORY_DISK, os.W_OK) and shutil.disk_us
     for _variable in ("PYTEST_DEBUG_TEMPROOT", "TMPDIR"):
         os.environ.setdefault(_variable, str(_MEMORY_DISK))
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Long runs are asked for: a run of all tests must stay short."""
+    parser.addoption(
+        "--long",
+        action="store_true",
+        help="Give the tests that search at random, by repetition or by load their full length: minutes, not seconds.",
+    )
+
+
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 OpenFacts = Callable[..., FeatureMemory]
 OpenManager = Callable[..., MemoryManager]
+
+
+@pytest.fixture(scope="session")
+def long_run(request: pytest.FixtureRequest) -> bool:
+    """Whether this run has the time for the full length of a test (``--long``)."""
+    return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ from memory_integrations import (
     StoreCorruptedError,
     TokenCounter,
 )
+from memory_integrations.delimiters import as_json_data
 from memory_integrations.features import open_shelves
 from memory_integrations.journal import JsonlJournal
 
@@ -668,12 +669,12 @@ class TestPrompt:
         assert counter.count(text) <= budget or text == "{}"
         assert sorted([*shown, *left_out]) == sorted(values), "shown or left out, and never both"
         assert shown.items() <= values.items()
-        whole = {key: f"{{\n{_as_shown(key)}: {_as_shown(value)}\n}}" for key, value in values.items()}
+        whole = {key: f"{{\n{as_json_data(key)}: {as_json_data(value)}\n}}" for key, value in values.items()}
         first = sorted(values, key=lambda key: counter.count(whole[key]) <= budget)  # what is too long even alone
         assert left_out == first[: len(left_out)], "then the oldest first"
         if left_out:
             with_one_more = {key: values[key] for key in [left_out[-1], *shown]}
-            lines = ",\n".join(f"{_as_shown(key)}: {_as_shown(value)}" for key, value in with_one_more.items())
+            lines = ",\n".join(f"{as_json_data(key)}: {as_json_data(value)}" for key, value in with_one_more.items())
             assert counter.count(f"{{\n{lines}\n}}") > budget, "no more than needed"
 
     def test_a_fact_that_is_too_long_hides_no_other(self, open_facts: OpenFacts) -> None:
@@ -838,11 +839,6 @@ class TestErase:
         facts = open_facts("user:ann/session:x")
         assert facts.erase() == 0
         assert facts.get("greeting") == "Hello"
-
-
-def _as_shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _wait(futures: Iterable[Any]) -> None:

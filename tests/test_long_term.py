@@ -150,6 +150,13 @@ def test_p22_deleting_touches_only_the_scope_and_says_the_true_number(manager: M
     assert not any("red kite" in text for text in texts(manager, "red kite"))
 
 
+def test_p22_an_id_that_is_given_twice_is_one_memory(manager: MemoryManager) -> None:
+    mine = manager.long_term.store_conversation("red kite", "blue kite")
+    assert manager.long_term.delete([mine[0], mine[0], mine[0].upper()]) == 1
+    assert manager.long_term.delete([*mine, *mine]) == 1
+    assert manager.long_term.count() == 0
+
+
 def test_p29_every_page_is_read(manager: MemoryManager) -> None:
     said = [Message("user", f"Sentence number {i}", id=f"m{i}", session_id="s") for i in range(600)]
     manager.long_term.store_messages(said)

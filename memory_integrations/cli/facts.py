@@ -23,7 +23,7 @@ from memory_integrations.cli.options import (
     failure,
     opened,
 )
-from memory_integrations.cli.show import console, plain, print_json, table
+from memory_integrations.cli.show import console, plain, print_json, printable, table
 from memory_integrations.cli.values import shown_value, typed_value
 from memory_integrations.errors import StoreCorruptedError
 from memory_integrations.manager import MemoryManager
@@ -138,7 +138,7 @@ def show_facts(screen: Console, memory: MemoryManager) -> None:
     if rows.row_count:
         screen.print(rows)
     else:
-        screen.print(f"No facts are known of {memory.scope}.")
+        screen.print(printable(f"No facts are known of {memory.scope}."))
 
 
 def _history(facts: Iterable[Fact]) -> Table:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from memory_integrations.delimiters import visible
 from memory_integrations.manager import DEFAULT_DATA_DIR, MemoryManager
 from memory_integrations.scopes import MemoryScope
 
@@ -96,7 +97,7 @@ def expect_memory(data_dir: Path) -> None:
 
 def complain(message: str) -> None:
     """Say in one line what is wrong."""
-    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{PROGRAM}: {' '.join(visible(message).split())}", file=sys.stderr)
 
 
 def failure(message: str, code: int = 1) -> typer.Exit:

@@ -21,7 +21,7 @@ from memory_integrations.cli.options import (
     opened,
 )
 from memory_integrations.cli.prompt import show_context
-from memory_integrations.cli.show import console, print_json, show_hits
+from memory_integrations.cli.show import console, print_json, printable, show_hits
 from memory_integrations.filters import MemoryFilter
 from memory_integrations.messages import as_aware
 
@@ -64,7 +64,7 @@ def search(
     elif hits:
         show_hits(console(), hits, lines=4, ids=ids)
     else:
-        console(stderr=True).print(f"Nothing found in {scope}.")
+        console(stderr=True).print(printable(f"Nothing found in {scope}."))
 
 
 def context(

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from memory_integrations.delimiters import as_data
+from memory_integrations.delimiters import as_data, visible, visible_json
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
@@ -40,7 +40,7 @@ def table(*columns: str) -> Table:
 
 def print_json(value: Any) -> None:
     """Print JSON; a time in it is ISO 8601."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=_json_default))
+    print(visible_json(json.dumps(value, ensure_ascii=False, indent=2, default=_json_default)))
 
 
 def plain(text: str) -> Text:
@@ -49,8 +49,8 @@ def plain(text: str) -> Text:
 
 
 def printable(text: str) -> str:
-    """The text without what, printed, would steer the terminal."""
-    return text.translate(_CONTROLS)
+    """The text without what, printed, would steer the terminal or show the text in another order."""
+    return visible(text).translate(_CONTROLS)
 
 
 def counted(count: int, what: str) -> str:

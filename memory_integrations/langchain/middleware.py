@@ -9,14 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 
 from memory_integrations.context import Context
-from memory_integrations.delimiters import MEMORY_NOTE, delimit, without_tags
+from memory_integrations.delimiters import MEMORY_NOTE, delimit
 from memory_integrations.errors import MemoryIntegrationError, ScopeError
 from memory_integrations.langchain import identity
 from memory_integrations.langchain.messages import all_to_langchain, extended, from_langchain, is_summary
-from memory_integrations.langchain.tools import SEARCH
 from memory_integrations.manager import MemoryManager
 from memory_integrations.messages import Message
 from memory_integrations.tokens import check_budget
@@ -172,7 +171,7 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
 
     def _injected(self, request: ModelRequest[Any], context: Context) -> ModelRequest[Any]:
         """The request with what memory gives it."""
-        messages = list(map(_defused, all_to_langchain(context.messages)))
+        messages = all_to_langchain(context.messages)
         facts = delimit("facts", context.features) if context.features != "{}" else ""
         recalled = delimit("recalled", context.long_term)
         if recalled and self.placement == "user":
@@ -195,15 +194,6 @@ class _Reader:
             if id(message) not in self._read:
                 self._read[id(message)] = from_langchain(message)
         return [self._read[id(message)] for message in messages]
-
-
-def _defused(message: BaseMessage) -> BaseMessage:
-    """A tool's result that cannot pass for memory, unless it is what a search in memory found."""
-    content = message.content
-    if not isinstance(message, ToolMessage) or message.name == SEARCH or not isinstance(content, str):
-        return message
-    safe = without_tags(content)
-    return message if safe == content else message.model_copy(update={"content": safe})
 
 
 def _with_system(request: ModelRequest[Any], messages: list[Any], text: str) -> ModelRequest[Any]:

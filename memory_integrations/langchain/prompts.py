@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage, convert_to_messages
 from langchain_core.prompts import ChatPromptTemplate, HumanMessagePromptTemplate, MessagesPlaceholder
 from langchain_core.prompts.message import BaseMessagePromptTemplate
 
+from memory_integrations.context import defused
 from memory_integrations.delimiters import MEMORY_NOTE, as_data, delimit, strip_injected
 from memory_integrations.langchain import identity
-from memory_integrations.langchain.messages import extended, from_langchain
+from memory_integrations.langchain.messages import extended, from_langchain, to_langchain
 from memory_integrations.layout import MemoryHit
 from memory_integrations.manager import MemoryManager
 from memory_integrations.messages import Message
@@ -58,12 +59,12 @@ class MemoryPromptTemplate(ChatPromptTemplate):
 
     def format_messages(self, **kwargs: Any) -> list[BaseMessage]:
         """The messages, with what memory holds at this moment."""
-        return super().format_messages(**{**kwargs, **self._remembered(kwargs)})
+        return _defused(super().format_messages(**{**kwargs, **self._remembered(kwargs)}))
 
     async def aformat_messages(self, **kwargs: Any) -> list[BaseMessage]:
         """Async twin of :meth:`format_messages`."""
         remembered = await asyncio.to_thread(self._remembered, kwargs)
-        return await super().aformat_messages(**{**kwargs, **remembered})
+        return _defused(await super().aformat_messages(**{**kwargs, **remembered}))
 
     def __add__(self, other: Any) -> MemoryPromptTemplate:
         """Put another template behind this one; memory stays bound."""
@@ -193,6 +194,11 @@ def memory_prompt(
         require_user=require_user,
         **{name: getattr(ready, name) for name in ("metadata", "tags", "output_parser", "name")},
     )
+
+
+def _defused(messages: list[BaseMessage]) -> list[BaseMessage]:
+    """The messages, of a history with tools, whose results cannot pass for memory."""
+    return [to_langchain(defused(from_langchain(m))) if isinstance(m, ToolMessage) else m for m in messages]
 
 
 def _check_variables(template: ChatPromptTemplate, query_key: str) -> None:

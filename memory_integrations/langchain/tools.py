@@ -13,7 +13,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import Field
 
-from memory_integrations.delimiters import delimit
+from memory_integrations.delimiters import as_data, delimit
 from memory_integrations.errors import MemoryIntegrationError, ScopeError
 from memory_integrations.langchain import identity
 from memory_integrations.langchain.messages import is_summary
@@ -22,7 +22,6 @@ from memory_integrations.messages import as_aware
 
 _log = logging.getLogger("memory_integrations")
 
-SEARCH = "search_memory"
 Text = Annotated[str, Field(max_length=2000)]
 Value = Text | bool | int | float | list[Text]
 Key = Annotated[
@@ -68,7 +67,7 @@ def memory_tools(memory: MemoryManager, *, require_user: bool = True) -> list[Ba
         features = of(runtime).features
         if _told(lambda: features.delete(key)):
             return f"Forgotten: {key}."
-        return f"There is no fact {key!r}. Known are: {', '.join(features.keys()) or 'none'}."
+        return f"There is no fact {key!r}. Known are: {', '.join(map(as_data, features.keys())) or 'none'}."
 
     def search_memory(
         query: Annotated[str, Field(min_length=1, description="What to look for, as a question or in keywords.")],

@@ -10,7 +10,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.memory.memory import BaseMemoryBlock
 from pydantic import Field, InstanceOf
 
-from memory_integrations.delimiters import strip_injected
+from memory_integrations.delimiters import strip_injected, without_tags_of
 from memory_integrations.llama_index.known import conversation_of
 from memory_integrations.llama_index.messages import from_llama_index
 from memory_integrations.manager import MemoryManager
@@ -56,7 +56,7 @@ class FeatureMemoryBlock(BaseMemoryBlock[str]):
 
     def _rendered(self, max_tokens: int | None) -> str:
         facts = self.memory.features.to_prompt(self.include_history, check_budget(max_tokens))
-        return "" if facts == "{}" else facts
+        return "" if facts == "{}" else without_tags_of(facts, _tags(self.name))
 
 
 class LongTermMemoryBlock(BaseMemoryBlock[str]):
@@ -115,8 +115,9 @@ class LongTermMemoryBlock(BaseMemoryBlock[str]):
         hits = memory.long_term.search(strip_injected(asked), self.k + _SHOWN_ANYWAY)
         lines: list[str] = []
         left = self.max_tokens
+        tags = _tags(self.name)
         for hit in hits:
-            text = _escaped(hit.text, self.name)
+            text = without_tags_of(hit.text, tags)
             left -= memory.long_term.counter.count(f"{text}\n")
             if left < 0 or len(lines) == self.k:
                 break
@@ -148,6 +149,6 @@ class LongTermMemoryBlock(BaseMemoryBlock[str]):
         return self.memory.for_scope(MemoryScope(self.memory.scope.user_id, session_id))
 
 
-def _escaped(text: str, name: str) -> str:
-    """The text so that it cannot end the block that LlamaIndex's template puts around it."""
-    return re.sub(rf"<(?=\s*/?\s*(?:memory|{re.escape(name)})\b)", "&lt;", text, flags=re.IGNORECASE)
+def _tags(name: str) -> frozenset[str]:
+    """The tags that LlamaIndex's template has: around all blocks, and around each that may be there."""
+    return frozenset(("memory", "facts", "recalled", name.casefold()))
