@@ -43,6 +43,20 @@ OpenFacts = Callable[..., FeatureMemory]
 OpenManager = Callable[..., MemoryManager]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long",
+        action="store_true",
+        help="run the stress, isolation, crash and soak tests at full length (some take minutes)",
+    )
+
+
+@pytest.fixture(scope="session")
+def long_run(request: pytest.FixtureRequest) -> bool:
+    """Whether the tests run at full length."""
+    return bool(request.config.getoption("--long"))
+
+
 @pytest.fixture
 def clock() -> Clock:
     """A clock that stands still until it is advanced."""

@@ -159,6 +159,7 @@ class Collection:
         """
         with self.writing:
             current = self._shard or self._open()
+            shard.expect_room(self.path, "write")
             try:
                 current.update(operation)
                 self._unflushed += weight
@@ -173,6 +174,7 @@ class Collection:
         """Lend the open shard, with writes held off, for ``action``."""
         with self.writing:
             current = self._shard or self._open()
+            shard.expect_room(self.path, action)
             try:
                 yield current
             except Exception as error:
@@ -253,7 +255,7 @@ class Collection:
                 nonlocal copied
                 target = self.store.create_shard(path, self.config, self.indexes)
                 try:
-                    copied = shard.copy_points(source, target, self.batch_size, progress)
+                    copied = shard.copy_points(source, target, path, self.batch_size, progress)
                 except BaseException:
                     target.close()
                     raise
@@ -270,7 +272,8 @@ class Collection:
             if current is None:
                 return
             try:
-                current.flush()
+                if shard.has_room(self.path, shard.SPARE_TO_OPEN):  # else the log keeps it for the next opening
+                    current.flush()
                 current.close()
             except Exception as error:
                 raise shard.translate(error, self.path, "flush") from error
