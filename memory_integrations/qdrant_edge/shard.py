@@ -21,7 +21,21 @@ from memory_integrations.errors import (
 )
 from memory_integrations.qdrant_edge.lock import SERVER_HINT
 
-__all__ = ["FLOATS_PER_CALL", "batch_size", "copy_points", "create", "expect_room", "load", "remove", "translate"]
+__all__ = [
+    "FLOATS_PER_CALL",
+    "SPARE",
+    "SPARE_TO_OPEN",
+    "batch_size",
+    "copy_points",
+    "create",
+    "expect_room",
+    "failures",
+    "has_room",
+    "load",
+    "occupied",
+    "remove",
+    "translate",
+]
 
 FLOATS_PER_CALL = 32_768
 """Vector components handed to the engine in one call: it holds the interpreter lock for the whole call, and
@@ -40,7 +54,15 @@ _IO = re.compile(r"(No space left|Read-only file system|Permission denied|Too ma
 _GONE = re.compile(r"Shard is not initialized")
 
 
-def translate(error: Exception, path: Path | str, action: str) -> Exception:
+def failures() -> tuple[type[BaseException], ...]:
+    """What the engine raises: errors, and panics, which are no ``Exception``.
+
+    A panic's class cannot be imported, and is made at the first one: ask when something was raised.
+    """
+    return (Exception, *(kind for kind in BaseException.__subclasses__() if kind.__name__ == "PanicException"))
+
+
+def translate(error: BaseException, path: Path | str, action: str) -> BaseException:
     """Return the typed error that says what the engine's error means.
 
     Args:
@@ -52,6 +74,11 @@ def translate(error: Exception, path: Path | str, action: str) -> Exception:
         ``KeyError`` for a point that is not there, ``ValueError`` for what the caller gave, and a
         :class:`~memory_integrations.errors.StoreError` for the directory's own troubles.
     """
+    if not isinstance(error, Exception):  # a panic
+        return StoreCorruptedError(
+            f"The engine could not {action} in {path}: {error}. Restore the directory from a backup or a snapshot, or "
+            "delete the collection and write it anew"
+        )
     if type(error) is not Exception and not isinstance(error, OSError | TypeError):
         return error  # typed already, by this package or by the engine
     text = str(error)

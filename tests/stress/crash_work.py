@@ -140,7 +140,7 @@ class Worker:
         self.done(**decided(memory.apply(plan).decisions))
 
     def ingest(self, memory: MemoryManager, number: int) -> None:
-        file = self.data.parent / f"file-{number}.jsonl"
+        file = self.data.parent.parent / f"file-{number}.jsonl"  # it is its owner's to delete
         with file.open("w") as lines:
             for id_, text in lines_of_file(number).items():
                 lines.write(json.dumps({"role": "user", "content": text, "id": id_, "session_id": "files"}) + "\n")

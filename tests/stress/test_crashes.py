@@ -7,7 +7,6 @@ acknowledged, what was under way either whole or not at all, and nothing of what
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import re
 import time
@@ -15,7 +14,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -282,17 +280,6 @@ def killed(workers: ForkServerContext, place: Place, told: Path, seed: int, numb
     worker.join()
 
 
-@pytest.fixture(scope="session")
-def workers() -> ForkServerContext:
-    """Where workers come from: a process that has loaded everything, and opened nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["crash_work"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
-        forkserver.ensure_running()
-    return context
-
-
 @pytest.mark.parametrize("journal", ["jsonl", "sqlite", "postgresql"])
 def test_killed_at_any_moment_nothing_acknowledged_is_lost(
     tmp_path: Path, journal: str, workers: ForkServerContext, long_run: bool, request: pytest.FixtureRequest
@@ -309,7 +296,5 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(
             Round(known, under_way, memory).check()
         check_files(place.directory, known.erased)
         told.unlink(missing_ok=True)
-        for file in tmp_path.glob("place/file-*.jsonl"):
-            file.unlink()
     assert known.acknowledged > rounds * 3
     print(f"\n{journal}: {rounds} rounds, {known.acknowledged} acknowledged, {len(known.erased)} erased, 0 lost")
