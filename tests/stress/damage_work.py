@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -46,10 +47,8 @@ def look(data: str, url: str | None, told: str) -> None:
         attempt(f"new fact of {user}", lambda user=user: memory(user).set_fact("new", 1))  # type: ignore[misc]
     attempt("runs", lambda: len(memory("ann").receipts()))
     bob = None
-    try:
+    with contextlib.suppress(StoreError):  # a database is one file
         bob = memory("bob")
-    except StoreError:
-        pass  # a database is one file
     if bob is not None:
         attempt("messages", lambda: [message.content for message in bob.long_term.messages()])
         attempt("search", lambda: bob.search_long_term("Who am I?"))

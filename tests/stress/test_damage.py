@@ -1,7 +1,7 @@
 """Damaged storage: each kind of file in turn, cut short, emptied, with bits flipped, full of garbage, or gone.
 
-What is damaged says so by a ``StoreCorruptedError`` that names it and what to do, nothing is reset, and the other scopes
-go on. Damage that nothing can notice, such as another number in a vector, may be read as what it is.
+What is damaged says so by an error of ours that names it and what to do, nothing is reset, and the other scopes go on.
+Damage that nothing can notice, such as another number in a vector, may be read as what it is.
 """
 
 from __future__ import annotations
