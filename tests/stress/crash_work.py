@@ -6,9 +6,11 @@ is known by its number alone: its texts are made from it, here and by whoever ch
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
+import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ import wordllama  # noqa: F401
 import memory_integrations.qdrant_edge
 import memory_integrations.ranking
 import memory_integrations.sparse  # noqa: F401
-from memory_integrations import Compress, Delete, MemoryManager, MemoryScope, Promote, ShortTermPolicy
+from memory_integrations import Compress, Delete, MemoryManager, MemoryScope, Message, Promote, ShortTermPolicy
 from memory_integrations.cli import main as program
+from memory_integrations.collection import MemoryCollection
 from memory_integrations.decisions import Decision
+from memory_integrations.qdrant_edge.store import Collection
 
 POLICY = ShortTermPolicy(max_tokens=1_000_000, compression_threshold=60, min_entries=1)
 USERS, SESSIONS, KEYS, FILES = ("ann", "bob"), ("s1", "s2"), 6, 2
@@ -41,6 +45,10 @@ def said(number: int) -> str:
     length = {3: 3_000, 4: 400, 5: 5_000}.get(kind, 60) if number % 50 else HUGE
     sentences = (f"Sentence {n} of {number} tells of boats and tea." for n in range(length // 40))
     return f"{token}. {' '.join(sentences)}"
+
+
+def long_text(number: int) -> str:
+    return " ".join(f"Sentence {n} of {number} tells of boats and tea." for n in range(20_000))
 
 
 def answered(number: int) -> str:
@@ -163,6 +171,40 @@ class Worker:
         self.begin("erase user", memory)
         self.memory.for_scope(MemoryScope(memory.scope.user_id)).erase()
         self.done()
+
+
+def tell_at_length(data: str, told: str, number: int) -> None:
+    """Store long messages one after the other, each of more pieces than the engine takes in one write."""
+    file = os.open(told, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    memory = MemoryManager("user:ann/session:s", data_dir=data, short_term_policy=POLICY)
+    while True:
+        os.write(file, f"{number}\n".encode())
+        memory.long_term.store_messages([Message("user", long_text(number), id=f"long-{number}")])
+        os.write(file, f"{number}\n".encode())
+        number += 1
+
+
+def die_within(data: str, moment: str) -> None:
+    """Die between two writes of what is one to its reader."""
+    memory = MemoryManager("user:ann/session:s", data_dir=data, short_term_policy=POLICY)
+
+    def die(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if moment == "a message":
+        write, writes = Collection.write, itertools.count()
+        memory.add_turn("before", "yes")
+        Collection.write = lambda *args: die() if next(writes) == 3 else write(*args)  # type: ignore[method-assign]
+        memory.long_term.store_messages([Message("user", long_text(1), id="long-1")])
+    elif moment == "a summary":
+        memory.store_file_summary("notes", long_text(1)[:9_000])
+        memory.add_turn("between", "yes")
+        MemoryCollection.delete = die  # type: ignore[method-assign]
+        memory.store_file_summary("notes", long_text(2)[:3_000])
+    else:
+        memory.long_term.store_messages([Message("user", long_text(1)[:9_000], id="long-1")])
+        MemoryCollection.delete = die  # type: ignore[method-assign]
+        memory.erase()
 
 
 def work(data: str, url: str | None, told: str, seed: int, number: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import signal
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from typing import Any
 import crash_work
 import pytest
 
-from memory_integrations import MemoryManager, MemoryScope
+from memory_integrations import MemoryManager, MemoryScope, Message
 
 TOKEN = re.compile(rb"token-[\d-]+-of-[a-z-]*[a-z]")
 Scope = tuple[str, str]
@@ -298,3 +299,55 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(
         told.unlink(missing_ok=True)
     assert known.acknowledged > rounds * 3
     print(f"\n{journal}: {rounds} rounds, {known.acknowledged} acknowledged, {len(known.erased)} erased, 0 lost")
+
+
+@pytest.mark.parametrize(
+    ("moment", "left"),
+    [
+        ("a message", ["before", "yes"]),
+        ("a summary", ["between", "yes", crash_work.long_text(2)[:3_000]]),
+        ("an erasure", []),
+    ],
+)
+def test_what_died_between_two_writes_is_never_shown_by_half(
+    tmp_path: Path, workers: ForkServerContext, moment: str, left: list[str]
+) -> None:
+    worker = workers.Process(target=crash_work.die_within, args=(str(tmp_path), moment))
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == -signal.SIGKILL
+    with MemoryManager("user:ann/session:s", data_dir=tmp_path) as memory:
+        assert [message.content for message in memory.long_term.messages()] == left
+        assert [message.content for message in memory.resume()] == [text for text in left if len(text) < 10]
+        memory.erase()
+        memory.for_scope("user:ann").erase()
+        assert list(memory.long_term.messages()) == [] and memory.long_term.count() == 0
+    assert not any(b"tells of boats" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_long_message_is_whole_or_it_is_not_there(tmp_path: Path, workers: ForkServerContext, long_run: bool) -> None:
+    """Its pieces are more than one write of the engine: a death between two leaves some of them."""
+    data, told, chance = tmp_path / "data", tmp_path / "told", random.Random(1)
+    number = 0
+    for _ in range(40 if long_run else 5):
+        worker = workers.Process(target=crash_work.tell_at_length, args=(str(data), str(told), number), daemon=True)
+        begun = len(lines_of(told))
+        worker.start()
+        while len(lines_of(told)) <= begun + 1:
+            assert worker.is_alive()
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.1))
+        worker.kill()
+        worker.join()
+        lines = lines_of(told)
+        acknowledged = {line for line in lines if lines.count(line) > 1}
+        number = int(lines[-1]) + 1  # type: ignore[call-overload]
+        with MemoryManager("user:ann/session:s", data_dir=data) as memory:
+            there = {str(message.id): str(message.content) for message in memory.long_term.messages()}
+            assert there.keys() >= {f"long-{n}" for n in acknowledged}
+            for id_, text in there.items():
+                assert text == crash_work.long_text(int(id_.removeprefix("long-"))), f"half of {id_}"
+            cut = number - 1
+            memory.long_term.store_messages([Message("user", crash_work.long_text(cut), id=f"long-{cut}")])
+            assert crash_work.long_text(cut) in {message.content for message in memory.long_term.messages()}
+            assert memory.long_term.count() == number, "told again it is there once"
