@@ -392,7 +392,8 @@ class LongTermMemory:
         stored = self._collection.scroll(tagged([self.scope.tag], *conditions))
         points = in_order(point for point in stored if metadata_of(point).get("kind") != "item")
         for _, same in groupby(points, key=_name_of):
-            yield as_message(list(same))
+            if told := _whole_message(list(same)):
+                yield as_message(told)
 
     @property
     def vectorstore(self) -> QdrantVectorStore:
@@ -572,6 +573,17 @@ def _name_of(point: Any) -> MessageName:
     """The name of the message that a point is, or is a piece of."""
     fields = metadata_of(point)
     return fields.get("session_id"), fields.get("message_id", str(point.id))
+
+
+def _whole_message(points: Sequence[Any]) -> list[Any]:
+    """The pieces of a message; none where some are missing, since a process died before it had written them all.
+
+    Of a text that another replaced there may be more, for the same reason.
+    """
+    first = next((metadata_of(point) for point in points if not metadata_of(point).get("piece")), None)
+    count = first.get("pieces", 1) if first is not None else 0
+    found = [point for point in points if metadata_of(point).get("pieces", 1) == count]
+    return found if len(found) == count else []
 
 
 def _whole(metadata: Mapping[str, Any]) -> dict[str, Any]:

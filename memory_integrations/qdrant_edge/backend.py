@@ -21,7 +21,7 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.http.models import QueryResponse
 from qdrant_client.migrate.migrate import migrate
 
-from memory_integrations.qdrant_edge import configs, emulated, snapshots, writes
+from memory_integrations.qdrant_edge import configs, emulated, shard, snapshots, writes
 from memory_integrations.qdrant_edge.errors import unsupported
 from memory_integrations.qdrant_edge.filters import edge_filter
 from memory_integrations.qdrant_edge.points import (
@@ -735,8 +735,11 @@ class EdgeBackend(QdrantBase):
 
     def optimize(self, collection_name: str) -> bool:
         """See ``QdrantEdgeClient.optimize``."""
-        with self._collection(collection_name).working("optimize") as shard:
-            return shard.optimize()
+        collection = self._collection(collection_name)
+        with collection.working("optimize") as opened:
+            # The graphs go into new segments, beside the old ones.
+            shard.expect_room(collection.path, "optimize", shard.SPARE + shard.occupied(collection.path))
+            return opened.optimize()
 
     def purge(self, collection_name: str, progress: Callable[[int], None] | None = None) -> int:
         """See ``QdrantEdgeClient.purge``."""

@@ -21,11 +21,31 @@ from memory_integrations.errors import (
 )
 from memory_integrations.qdrant_edge.lock import SERVER_HINT
 
-__all__ = ["FLOATS_PER_CALL", "batch_size", "copy_points", "create", "load", "remove", "translate"]
+__all__ = [
+    "FLOATS_PER_CALL",
+    "SPARE",
+    "SPARE_TO_OPEN",
+    "batch_size",
+    "copy_points",
+    "create",
+    "expect_room",
+    "failures",
+    "has_room",
+    "load",
+    "occupied",
+    "remove",
+    "translate",
+]
 
 FLOATS_PER_CALL = 32_768
 """Vector components handed to the engine in one call: it holds the interpreter lock for the whole call, and
 this many take it 2 to 4 ms."""
+
+SPARE = 32 << 20
+"""Bytes that must be free on the disk before the engine writes. Its files are sparse and mapped into memory: where the
+disk has no page left for them, the system does not refuse: it ends the process (SIGBUS). A call writes less."""
+SPARE_TO_OPEN = 8 << 20
+"""The same for opening, which writes what the log holds beyond the last flush: what is on a full disk can be read."""
 
 _MISSING_POINT = re.compile(r"No point with id (?P<id>\S+)")
 _FAULT = re.compile(r"^(Service (runtime|internal) error|Out of memory|IO error)", re.IGNORECASE)
@@ -34,7 +54,15 @@ _IO = re.compile(r"(No space left|Read-only file system|Permission denied|Too ma
 _GONE = re.compile(r"Shard is not initialized")
 
 
-def translate(error: Exception, path: Path | str, action: str) -> Exception:
+def failures() -> tuple[type[BaseException], ...]:
+    """What the engine raises: errors, and panics, which are no ``Exception``.
+
+    A panic's class cannot be imported, and is made at the first one: ask when something was raised.
+    """
+    return (Exception, *(kind for kind in BaseException.__subclasses__() if kind.__name__ == "PanicException"))
+
+
+def translate(error: BaseException, path: Path | str, action: str) -> BaseException:
     """Return the typed error that says what the engine's error means.
 
     Args:
@@ -46,6 +74,11 @@ def translate(error: Exception, path: Path | str, action: str) -> Exception:
         ``KeyError`` for a point that is not there, ``ValueError`` for what the caller gave, and a
         :class:`~memory_integrations.errors.StoreError` for the directory's own troubles.
     """
+    if not isinstance(error, Exception):  # a panic
+        return StoreCorruptedError(
+            f"The engine could not {action} in {path}: {error}. Restore the directory from a backup or a snapshot, or "
+            "delete the collection and write it anew"
+        )
     if type(error) is not Exception and not isinstance(error, OSError | TypeError):
         return error  # typed already, by this package or by the engine
     text = str(error)
@@ -73,6 +106,36 @@ def batch_size(floats_per_point: int) -> int:
     return max(16, min(256, FLOATS_PER_CALL // max(1, floats_per_point)))
 
 
+def has_room(path: Path, needed: int = SPARE) -> bool:
+    """Whether the disk has room for what the engine is about to write; see :data:`SPARE`.
+
+    Raises:
+        StoreUnavailableError: it cannot be asked.
+    """
+    try:
+        return shutil.disk_usage(path).free >= needed
+    except OSError as error:
+        raise StoreUnavailableError(f"Cannot read {path}: {error}") from error
+
+
+def expect_room(path: Path, action: str, needed: int = SPARE) -> None:
+    """See that the disk has room for what the engine is about to write; see :data:`SPARE`.
+
+    Raises:
+        StoreUnavailableError: it has not, or cannot be asked.
+    """
+    if not has_room(path, needed):
+        raise StoreUnavailableError(
+            f"Cannot {action} in {path}: No space left. The embedded engine needs {needed >> 20} MiB free on its disk. "
+            "Make room and try again: what was acknowledged before is there"
+        )
+
+
+def occupied(path: Path) -> int:
+    """How many bytes of the disk a directory takes; sparse files take less than their length."""
+    return sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file())
+
+
 def create(path: Path, config: edge.EdgeConfig) -> edge.EdgeShard:
     """Create an empty shard in a new directory.
 
@@ -82,6 +145,7 @@ def create(path: Path, config: edge.EdgeConfig) -> edge.EdgeShard:
     """
     try:
         path.mkdir(mode=0o700, parents=True)
+        expect_room(path, "create a collection")
         return edge.EdgeShard.create(str(path), config)
     except Exception as error:
         remove(path)
@@ -94,13 +158,14 @@ def load(path: Path) -> edge.EdgeShard:
     Raises:
         StoreCorruptedError: the directory is missing or the engine cannot read it.
         StoreLockedError: another process holds it.
-        StoreUnavailableError: the system refuses to read it.
+        StoreUnavailableError: the system refuses to read it, or the disk is full.
     """
     if not any(path.glob("segments/*/segment.json")):  # where the engine would begin anew with nothing
         raise StoreCorruptedError(
             f"The collection directory {path} is recorded but missing or empty. Restore it from a backup, or "
             "delete the collection and write it anew"
         )
+    expect_room(path, "open the collection", SPARE_TO_OPEN)
     try:
         return edge.EdgeShard.load(str(path))
     except BaseException as error:  # a Rust panic on a damaged file is no Exception
@@ -143,9 +208,13 @@ def pages(shard: edge.EdgeShard, size: int) -> Iterator[list[edge.Record]]:
 
 
 def copy_points(
-    source: edge.EdgeShard, target: edge.EdgeShard, size: int, progress: Callable[[int], None] | None = None
+    source: edge.EdgeShard,
+    target: edge.EdgeShard,
+    directory: Path,
+    size: int,
+    progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Copy every live point of one shard into another, in short calls.
+    """Copy every live point of one shard into another, which is in a directory, in short calls.
 
     Returns:
         How many points were copied.
@@ -153,6 +222,7 @@ def copy_points(
     copied = 0
     for records in pages(source, size):
         points = [edge.Point(record.id, record.vector or {}, record.payload or {}) for record in records]
+        expect_room(directory, "write the new shard")
         target.update(edge.UpdateOperation.upsert_points(points))
         copied += len(points)
         if progress is not None:

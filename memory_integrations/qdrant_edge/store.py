@@ -112,7 +112,7 @@ class Collection:
                 opened.update(edge.UpdateOperation.delete_field_index(field))
             for field in self.indexes.keys() - present.keys():
                 opened.update(configs.create_index(field, self.indexes[field]))
-        except Exception as error:
+        except shard.failures() as error:
             raise shard.translate(error, self.path, "restore the payload indexes") from error
 
     def read(self, call: Callable[Concatenate[edge.EdgeShard, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -121,7 +121,7 @@ class Collection:
             current = self._shard or self._open()
             try:
                 return call(current, *args, **kwargs)
-            except Exception as error:
+            except shard.failures() as error:
                 if current is self._shard:
                     raise shard.translate(error, self.path, "read") from error
                 # a rebuild closed the shard under this call: its successor holds the same points
@@ -159,13 +159,14 @@ class Collection:
         """
         with self.writing:
             current = self._shard or self._open()
+            shard.expect_room(self.path, "write")
             try:
                 current.update(operation)
                 self._unflushed += weight
                 if self._unflushed >= POINTS_PER_FLUSH:
                     current.flush()
                     self._unflushed = 0
-            except Exception as error:
+            except shard.failures() as error:
                 raise shard.translate(error, self.path, "write") from error
 
     @contextmanager
@@ -173,9 +174,10 @@ class Collection:
         """Lend the open shard, with writes held off, for ``action``."""
         with self.writing:
             current = self._shard or self._open()
+            shard.expect_room(self.path, action)
             try:
                 yield current
-            except Exception as error:
+            except shard.failures() as error:
                 raise shard.translate(error, self.path, action) from error
 
     def flush(self) -> None:
@@ -219,7 +221,7 @@ class Collection:
             except BaseException as error:
                 if successor is not None and successor is not self._shard:
                     successor.close()
-                if isinstance(error, Exception):
+                if isinstance(error, shard.failures()):
                     raise shard.translate(error, path, "write the new shard") from error
                 raise
             finally:
@@ -253,7 +255,7 @@ class Collection:
                 nonlocal copied
                 target = self.store.create_shard(path, self.config, self.indexes)
                 try:
-                    copied = shard.copy_points(source, target, self.batch_size, progress)
+                    copied = shard.copy_points(source, target, path, self.batch_size, progress)
                 except BaseException:
                     target.close()
                     raise
@@ -270,9 +272,10 @@ class Collection:
             if current is None:
                 return
             try:
-                current.flush()
+                if shard.has_room(self.path, shard.SPARE_TO_OPEN):  # else the log keeps it for the next opening
+                    current.flush()
                 current.close()
-            except Exception as error:
+            except shard.failures() as error:
                 raise shard.translate(error, self.path, "flush") from error
 
     def abandon(self) -> None:
@@ -320,7 +323,7 @@ class Store:
 
     def _load(self) -> None:
         try:
-            text = self.registry.read_text(encoding="utf-8")
+            data = self.registry.read_bytes()
         except FileNotFoundError:
             if any(self.shards.iterdir()):
                 raise StoreCorruptedError(
@@ -337,7 +340,7 @@ class Store:
         except OSError as error:
             raise StoreUnavailableError(f"Cannot read {self.registry}: {error}") from error
         try:
-            content = json.loads(text)
+            content = json.loads(data)
             if content["format"] != FORMAT:
                 raise ValueError(f"format {content['format']!r}, expected {FORMAT}")
             self.aliases = dict(content["aliases"])

@@ -1,0 +1,33 @@
+"""What the stress tests share: a PostgreSQL server of their own, and processes that have loaded everything."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import postgres
+import pytest
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL server of this test run's own."""
+    if (why := postgres.missing()) is not None:
+        pytest.skip(why)
+    pytest.importorskip("psycopg")
+    with postgres.cluster() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def workers() -> ForkServerContext:
+    """Where workers come from: a process that has loaded everything, and opened nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["crash_work", "damage_work"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        forkserver.ensure_running()
+    return context

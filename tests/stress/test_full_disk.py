@@ -1,0 +1,126 @@
+"""A full disk and one that is read-only: the real thing, a small disk that a subprocess mounts for itself alone.
+
+What every kind of work must do there is in ``disk_work.py``: raise a ``StoreError`` or be done, leave what was
+acknowledged as it was, and go on when there is space again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORK = Path(__file__).with_name("disk_work.py")
+# What needs space, and what the engine writes: refused on a full disk whatever is left of a file's last block.
+REFUSED = {"turn", "ingest", "other turn", "erase", "other user", "erase a user", "reembed"}
+WRITES = {"set", "delete", "undo", "turn", "ingest", "erase", "erase a user", "purge", "reembed", "manage", "clear"}
+
+
+def namespace() -> list[str]:
+    """The command that gives a subprocess mounts of its own."""
+    for flags in (["--mount"], ["--mount", "--map-root-user"]):
+        if shutil.which("unshare") and not subprocess.run(["unshare", *flags, "true"], capture_output=True).returncode:
+            return ["unshare", *flags]
+    pytest.skip("this process may not mount a small disk (Linux: needs root, or user namespaces)")
+
+
+def outcomes(directory: Path, *arguments: object) -> list[list[Any]]:
+    """What ``disk_work.py`` tried, and what came of it."""
+    command = [*namespace(), sys.executable, "-X", "faulthandler", WORK, arguments[0], directory, *arguments[1:]]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"{done.returncode}: {done.stderr[-3000:]}\n{done.stdout[-3000:]}"
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert found.pop()[0] == "finished"
+    return found
+
+
+@pytest.mark.parametrize("journal", ["jsonl", "sqlite"])
+def test_a_full_disk_refuses_what_it_cannot_hold_and_loses_nothing(
+    tmp_path: Path, journal: str, long_run: bool
+) -> None:
+    """Without a look at what is free first, the engine ends the whole process here (SIGBUS)."""
+    rooms = [0, 200_000, 5_000_000, 12_000_000, 33_000_000, 33_600_000, 34_000_000, 35_000_000] if long_run else [0]
+    if journal == "sqlite" and not long_run:
+        rooms = [33_700_000]  # enough for the engine to begin, too little to end
+    tried: dict[int, dict[str, Any]] = {}
+    for what, came, message in outcomes(tmp_path, "full", journal, *rooms):
+        if what == "room":
+            room = tried.setdefault(int(came), {})
+        elif tried and what not in room:
+            room[what] = came
+            assert came in ("done", "read") or "space" in message or "full" in message, message
+    for left, work in tried.items():
+        refused = {what for what, came in work.items() if came == "StoreUnavailableError"}
+        if left < 32 << 20:
+            assert refused >= REFUSED - ({"other user"} if left else set())
+        if left == 0:
+            assert "set" in refused
+        assert refused and work.get("close") == "done"
+
+
+def test_a_read_only_disk_refuses_every_write_and_facts_are_read_from_it(tmp_path: Path) -> None:
+    tried = dict[str, str]()
+    for what, came, message in outcomes(tmp_path, "read-only", "jsonl"):
+        if what not in tried:
+            tried[what] = came
+            assert came in ("done", "StoreUnavailableError", ""), message
+    assert {what for what, came in tried.items() if came == "StoreUnavailableError"} >= WRITES
+
+
+NOBODY = """
+import os, sys
+from memory_integrations import MemoryManager, StoreUnavailableError
+with MemoryManager("user:ann", data_dir=sys.argv[2]) as memory:  # the other user may not read what is imported late
+    memory.add_turn("said", "answered")
+    memory.search_long_term("said")
+    memory.erase()
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+memory = MemoryManager("user:ann/session:s", data_dir=sys.argv[1])
+assert memory.get_fact("city") == "Lisbon"
+for write in (
+    lambda: memory.set_fact("city", "Oslo"),
+    lambda: memory.features.delete("city"),
+    lambda: memory.add_turn("said", "answered"),
+    lambda: memory.clear_session(),
+    lambda: memory.erase(),
+    lambda: memory.long_term.reembed(),
+):
+    try:
+        write()
+    except StoreUnavailableError as error:
+        assert sys.argv[1] in str(error), error
+    else:
+        raise AssertionError("it was written")
+assert memory.get_fact("city") == "Lisbon"
+memory.close()
+print("refused")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_files_of_another_user_can_be_read_and_not_written(tmp_path: Path) -> None:
+    """Files that may be read, in directories that may be listed, and nothing else."""
+    from memory_integrations import MemoryManager
+
+    data = tmp_path / "data"
+    with MemoryManager("user:ann", data_dir=data) as memory:
+        memory.set_fact("city", "Lisbon")
+        memory.add_turn("I live in Lisbon.", "Noted.")
+    for path in (data, *data.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    for parent in data.parents:
+        if parent.stat().st_mode & 0o001 == 0:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    command = [sys.executable, "-c", NOBODY, str(data), str(tmp_path / "other")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr
+    with MemoryManager("user:ann", data_dir=data) as memory:
+        assert memory.get_fact("city") == "Lisbon"
+        assert memory.search_long_term("Where?")
+        memory.add_turn("I moved.", "Where to?")

@@ -1,0 +1,232 @@
+"""Everybody at once on one memory: threads, tasks and processes, under small limits, with bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import pytest
+from load_work import set_facts
+from soak import held
+from strategies import latest_user_id, time_limit
+
+from memory_integrations import MemoryManager, MemoryScope, Message, ShortTermMemory, ShortTermPolicy, ToolCall, View
+from memory_integrations.policies import Entry
+
+OpenManager = Callable[..., MemoryManager]
+THREADS = 8
+
+
+def at_once(*jobs: Callable[[], object]) -> list[object]:
+    """Do jobs in threads that begin together; raise what any of them raised."""
+    barrier = threading.Barrier(len(jobs))
+
+    def start(job: Callable[[], object]) -> object:
+        barrier.wait()
+        return job()
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return [done.result() for done in [pool.submit(start, job) for job in jobs]]
+
+
+async def test_p26_threads_tasks_and_processes_on_one_scope_lose_nothing(
+    tmp_path: Path, workers: ForkServerContext, long_run: bool
+) -> None:
+    """P26, P27: other processes set facts while threads and tasks of this one do everything."""
+    each = 200 if long_run else 25
+    processes = [workers.Process(target=set_facts, args=(str(tmp_path), f"process {n}", each)) for n in range(3)]
+    for process in processes:
+        process.start()
+    async with MemoryManager("user:ann/session:s", data_dir=tmp_path) as memory:
+
+        def thread(number: int) -> None:
+            mine = memory.for_scope(f"user:ann/session:thread {number}")
+            for turn in range(each):
+                mine.add_turn(f"Thread {number}, turn {turn}.", "Noted.")
+                mine.set_fact(f"thread {number} {turn}", turn)
+                if turn % 5 == 0:
+                    assert mine.get_context(f"turn {turn}", max_tokens=300).messages
+                    mine.manage_short_term()
+
+        async def task(number: int) -> None:
+            for turn in range(each):
+                await memory.aadd_turn(f"Task {number}, turn {turn}.", "Noted.")
+                await memory.aset_fact(f"task {number} {turn}", turn)
+
+        threads = asyncio.to_thread(at_once, *[lambda n=n: thread(n) for n in range(4)])  # type: ignore[misc]
+        await asyncio.gather(threads, *[task(number) for number in range(4)])
+        for process in processes:
+            await asyncio.to_thread(process.join, 120)
+            assert process.exitcode == 0
+        memory.features.refresh()
+        names = [f"{kind} {n}" for kind, count in (("process", 3), ("thread", 4), ("task", 4)) for n in range(count)]
+        assert memory.features.all() == {f"{name} {turn}": turn for name in names for turn in range(each)}
+        said = {message.content for message in memory.long_term.messages()} - {"Noted."}
+        assert said == {f"{kind} {n}, turn {t}." for kind in ("Thread", "Task") for n in range(4) for t in range(each)}
+        assert memory.long_term.count() == 2 * 8 * each
+
+
+def test_p21_p22_users_come_and_go_and_nobody_sees_another(manager: OpenManager, long_run: bool) -> None:
+    """Some are erased while others write and search; what stays is whole."""
+    root, turns = manager("global"), 60 if long_run else 12
+
+    def stay(user: int) -> None:
+        memory = root.for_scope(MemoryScope(f"stays {user}", "s"))
+        for turn in range(turns):
+            memory.add_turn(f"Secret {user} of turn {turn}.", f"Kept {user}.")
+            memory.set_fact("me", user)
+            for hit in memory.search_long_term(f"Secret of turn {turn}", 20):
+                assert f"Secret {user} " in hit.text or f"Kept {user}." in hit.text, hit.text
+            assert memory.long_term.count() == 2 * (turn + 1)
+            context = memory.get_context("Secret", max_tokens=2000)
+            assert context.features == f'{{\n"me": {user}\n}}'
+
+    def go(user: int) -> None:
+        for turn in range(turns // 3):
+            memory = root.for_scope(MemoryScope(f"goes {user}", f"s{turn}"))
+            memory.add_turn(f"Goes {user}, turn {turn}.", "Gone soon.")
+            memory.set_fact("turn", turn)
+            receipt = root.for_scope(MemoryScope(f"goes {user}")).erase()
+            assert (receipt.facts, receipt.memories, receipt.messages) == (1, 2, 2)
+            assert memory.long_term.count() == 0 and memory.get_fact("turn") is None
+
+    at_once(*[lambda n=n: stay(n) for n in range(5)], *[lambda n=n: go(n) for n in range(3)])  # type: ignore[misc]
+    for user in range(5):
+        assert root.for_scope(MemoryScope(f"stays {user}")).long_term.count() == 2 * turns
+
+
+# Pruning
+
+
+def check_view(view: View, entries: Sequence[Entry], budget: int) -> None:
+    """What holds of every view, whatever was said and pruned meanwhile (P1, P2)."""
+    messages = view.messages
+    said = [message for message in messages if message.role != "system"]
+    assert not said or said[0].role == "user"
+    latest = latest_user_id(entries)
+    assert latest is None or latest in [message.id for message in messages]
+    for before, message in itertools.pairwise([None, *messages]):
+        if message is not None and message.role == "tool":
+            assert before is not None and (before.tool_calls or before.role == "tool"), "a result without its call"
+    answered = {message.tool_call_id for message in messages if message.role == "tool"}
+    assert {call.id for message in messages for call in message.tool_calls} == answered
+    assert view.tokens <= budget or len(said) <= 3, "only what must be shown is over the budget"
+
+
+POLICIES = {
+    "tokens": ShortTermPolicy(max_tokens=120, min_entries=1),
+    "a target": ShortTermPolicy(max_tokens=200, target_tokens=50, min_entries=2),
+    "entries": ShortTermPolicy(max_entries=5, min_entries=1),
+    "decay": ShortTermPolicy(max_tokens=150, decay_half_life=timedelta(milliseconds=5), min_entries=1),
+    "age": ShortTermPolicy(max_tokens=300, max_age=timedelta(milliseconds=20)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::memory_integrations.views.BudgetWarning")
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
+def test_p1_p2_views_hold_while_eight_threads_write_and_little_is_kept(policy: ShortTermPolicy, long_run: bool) -> None:
+    memory, rounds = ShortTermMemory(policy), 1000 if long_run else 80
+
+    def write(thread: int) -> None:
+        choice = random.Random(thread)
+        for turn in range(rounds):
+            memory.add(f"Thread {thread} asks in turn {turn}: {'tea ' * choice.randrange(20)}")
+            call = f"{thread}-{turn}"
+            with memory.held():
+                memory.add_message(Message("assistant", "", tool_calls=(ToolCall(call, "look", {}),)))
+                memory.add_message(Message("tool", "found", tool_call_id=call))
+            memory.add("Here.", "assistant")
+            if turn % 7 == 0:
+                memory.touch(choice.choice(memory.entries).id)
+            if turn % 11 == 0:
+                memory.delete(choice.choice(memory.entries).id)
+            with memory.held():  # a view of now, and now
+                budget = choice.choice([10, 60, 10_000])
+                check_view(memory.get_context(budget), memory.entries, budget)
+
+    at_once(*[lambda n=n: write(n) for n in range(THREADS)])  # type: ignore[misc]
+    entries = memory.entries
+    assert memory.total_tokens == sum(entry.tokens for entry in entries)
+    assert len({entry.id for entry in entries}) == len(entries)
+    if policy.max_entries:
+        assert len(entries) <= policy.max_entries
+    assert memory.total_tokens <= policy.max_tokens or len(entries) <= policy.min_entries + 1
+
+
+# Memory
+
+
+def grown(work: Callable[[int], None], rounds: int) -> float:
+    """MB that the process holds more after as much work again."""
+    for number in range(rounds):
+        work(number)
+    before = held()["anonymous memory"]
+    for number in range(rounds, 2 * rounds):
+        work(number)
+    return held()["anonymous memory"] - before
+
+
+def test_an_endless_conversation_holds_no_more_memory(manager: OpenManager, long_run: bool) -> None:
+    memory = manager(short_term_policy=ShortTermPolicy(max_tokens=500))
+
+    def work(number: int) -> None:
+        memory.short_term.add(f"Message {number}: {'harbour ' * 100}")
+        memory.short_term.add(f"Answer {number}", "assistant")
+        if number % 10 == 0:
+            memory.get_context(max_tokens=300)
+
+    assert grown(work, 60_000 if long_run else 6_000) < 12
+
+
+def test_facts_of_many_users_are_not_all_held(tmp_path: Path, long_run: bool) -> None:
+    from memory_integrations import FeatureMemory
+    from memory_integrations.features import open_shelves
+    from memory_integrations.journal import JsonlJournal
+
+    journal = JsonlJournal(tmp_path)
+    shelves = open_shelves(journal)
+
+    def work(number: int) -> None:
+        FeatureMemory(shelves, MemoryScope(f"user {number}")).set("text", "x" * 20_000)
+
+    assert grown(work, 4_000 if long_run else 800) < 8
+    journal.close()
+
+
+LIMITED = """
+import resource, sys
+from memory_integrations import MemoryManager, StoreError
+memory = MemoryManager("user:ann", data_dir=sys.argv[1])
+memory.add_turn("The heron sleeps.", "It does.")
+memory.search_long_term("heron")
+with open("/proc/self/statm") as file:
+    size = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (40 << 20),) * 2)
+refused = 0
+for megabytes in (1, 200):
+    try:
+        memory.set_fact("big", "x" * (megabytes << 20))
+    except (MemoryError, StoreError):
+        refused += 1
+assert refused
+memory.set_fact("small", 1)
+assert memory.get_fact("small") == 1 and "heron" in memory.search_long_term("heron")[0].text
+print("goes on")
+"""
+
+
+def test_where_memory_ends_the_call_fails_and_the_rest_goes_on(
+    run_python: Callable[..., object], tmp_path: Path
+) -> None:
+    with time_limit(110):
+        assert run_python(LIMITED, tmp_path).stdout == "goes on\n"  # type: ignore[attr-defined]
+    with MemoryManager("user:ann", data_dir=tmp_path) as memory:
+        assert memory.get_fact("small") == 1
+        assert memory.long_term.count() == 2
