@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ __all__ = [
     "SPARE",
     "SPARE_TO_OPEN",
     "batch_size",
+    "close",
     "copy_points",
     "create",
     "expect_room",
@@ -150,6 +152,22 @@ def create(path: Path, config: edge.EdgeConfig) -> edge.EdgeShard:
     except Exception as error:
         remove(path)
         raise translate(error, path, "create a collection") from error
+
+
+def close(opened: edge.EdgeShard) -> None:
+    """Close a shard once no other thread is inside one of its calls.
+
+    A call holds the interpreter lock, but where it makes Python objects the garbage collector may run, and with it
+    other threads.
+    """
+    while True:
+        try:
+            opened.close()
+            return
+        except RuntimeError as error:
+            if "borrowed" not in str(error):
+                raise
+        time.sleep(0.001)
 
 
 def load(path: Path) -> edge.EdgeShard:

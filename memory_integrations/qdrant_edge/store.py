@@ -204,7 +204,8 @@ class Collection:
             directory = directory_name(self.name)
             path = self.store.shards / directory
             successor: edge.EdgeShard | None = None
-            self.store.filling.add(directory)
+            in_use = {directory, self.directory}
+            self.store.filling |= in_use
             try:
                 successor = fill(path)
                 successor.flush()
@@ -216,16 +217,16 @@ class Collection:
                             self.indexes if indexes is None else indexes,
                         )
                     self.adopt(successor)
-                    if old is not None:
-                        old.close()
+                if old is not None:  # without the store's lock, which a thread inside a call of it may wait for
+                    shard.close(old)
             except BaseException as error:
                 if successor is not None and successor is not self._shard:
-                    successor.close()
+                    shard.close(successor)
                 if isinstance(error, shard.failures()):
                     raise shard.translate(error, path, "write the new shard") from error
                 raise
             finally:
-                self.store.filling.discard(directory)
+                self.store.filling -= in_use
                 self.store.clean()
 
     def reload(self) -> None:
@@ -237,7 +238,7 @@ class Collection:
         with self.working("change the configuration") as current:
             self._shard = None
             current.flush()
-            current.close()
+            shard.close(current)
             config = configs.edge_config(self.config, logged=not self.store.temporary)
             self.adopt(edge.EdgeShard.load(str(self.path), config))
 
@@ -274,7 +275,7 @@ class Collection:
             try:
                 if shard.has_room(self.path, shard.SPARE_TO_OPEN):  # else the log keeps it for the next opening
                     current.flush()
-                current.close()
+                shard.close(current)
             except shard.failures() as error:
                 raise shard.translate(error, self.path, "flush") from error
 
@@ -301,7 +302,7 @@ class Store:
         self.lock = threading.RLock()
         self.leases: set[Lease] = set()
         self.filling: set[str] = set()
-        """Directories of shards that are being written and will be named."""
+        """Directories of shards that are being written and will be named, or were named and are being closed."""
         self.closed = False
         self._unsure = False
         self.collections: dict[str, Collection] = {}
