@@ -5,6 +5,7 @@ Where the embedded engine is kinder than a server, the server's refusal is made 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -86,6 +87,7 @@ class Storage:
         self.engine = QdrantEdgeClient(":memory:")
         self.strict_mode = strict_mode
         self.created: dict[str, m.CreateCollection] = {}
+        self.creating = threading.Lock()
 
     def strict_mode_of(self, name: str) -> m.StrictModeConfig | None:
         created = self.created.get(self.real_name(name))
@@ -213,18 +215,14 @@ def get_collection(storage: Storage, asked: Asked) -> m.CollectionInfo:
 @operation(body=m.CreateCollection, writes=True, inside=False)
 def create_collection(storage: Storage, asked: Asked) -> bool:
     name, body = str(asked.collection), asked.body
-    if storage.engine.collection_exists(name):
-        raise Refused(Code.ALREADY_EXISTS, f"Wrong input: Collection `{name}` already exists!")
     given = {field: getattr(body, field) for field in body.model_fields_set}
     given.pop("strict_mode_config", None)
     vectors, sparse = given.pop("vectors", None), given.pop("sparse_vectors", None)
-    try:
+    with storage.creating:  # of several at once one creates it, and the others are told so
+        if storage.engine.collection_exists(name):
+            raise Refused(Code.ALREADY_EXISTS, f"Wrong input: Collection `{name}` already exists!")
+        storage.created[name] = body  # first: from the moment it is there, others ask for it
         storage.engine.create_collection(name, vectors, sparse_vectors_config=sparse, **given)
-    except ValueError as error:
-        if storage.engine.collection_exists(name):  # another request was faster
-            raise Refused(Code.ALREADY_EXISTS, f"Wrong input: Collection `{name}` already exists!") from error
-        raise
-    storage.created[name] = body
     return True
 
 
