@@ -17,7 +17,7 @@ from memory_integrations.copying import PAGE, Progress
 from memory_integrations.errors import EmbeddingMismatchError, StoreUnavailableError
 from memory_integrations.layout import DENSE, SPARSE, day_of, key_of, line, metadata_of, speaker_of, text_of
 from memory_integrations.reembedding import abandon, finish, reembed
-from memory_integrations.server import refusals
+from memory_integrations.server import asking
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -375,23 +375,6 @@ def embedding() -> Iterator[None]:
         raise StoreUnavailableError(
             f"The embedding failed ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Nothing was stored "
             "or found; try again when it works."
-        ) from error
-
-
-@contextmanager
-def asking() -> Iterator[None]:
-    """What a Qdrant server does not do, as an error of ours.
-
-    Raises:
-        StoreUnavailableError: It does not answer, or refuses.
-    """
-    try:
-        yield
-    except refusals() as error:
-        said = error.details() if hasattr(error, "details") else error  # all of a gRPC error is a page long
-        raise StoreUnavailableError(
-            f"The Qdrant server did not do what was asked of it ({' '.join(str(said).split())[:200]}). See that it "
-            "runs at the URL that was given, and that the key is right."
         ) from error
 
 

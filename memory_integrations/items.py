@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from memory_integrations.arrival import utc_now
-from memory_integrations.collection import MemoryCollection, asking, batched, embedding, equals, in_order, tagged
+from memory_integrations.collection import MemoryCollection, batched, embedding, equals, in_order, tagged
 from memory_integrations.conditions import check_filter, meets_all
 from memory_integrations.copying import PAGE
 from memory_integrations.delimiters import strip_injected
@@ -25,6 +25,7 @@ from memory_integrations.errors import MessageError
 from memory_integrations.layout import DENSE, SPARSE, id_of, is_expired, metadata_of, text_of
 from memory_integrations.messages import as_unicode, as_utc
 from memory_integrations.namespaces import ItemScopes, Namespace, joined
+from memory_integrations.server import asking
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient, models

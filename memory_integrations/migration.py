@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from memory_integrations.collection import MemoryCollection, asking
+from memory_integrations.collection import MemoryCollection
 from memory_integrations.copying import PAGE, copy_points, create_alike
 from memory_integrations.errors import EmbeddingMismatchError, StoreCorruptedError, StoreUnavailableError
 from memory_integrations.journal import Event, Journal, as_json_line, encode_event, events_of, restored
 from memory_integrations.layout import DENSE, SPARSE
 from memory_integrations.reembedding import finish
+from memory_integrations.server import asking
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 API_KEY = "QDRANT_API_KEY"
 """The environment variable that the key is read from."""
 
+OLDEST = (1, 19)
+"""The first version whose searches weigh words by how rare they are within a scope."""
 _TRANSIENT = frozenset((429, 502, 503, 504))
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0  # seconds between two tries
 _LONGEST_ORDERED_WAIT = 30.0  # where a server says when to come back
@@ -74,7 +78,11 @@ class QdrantServer:
             raise StoreUnavailableError(f"retries={self.retries!r}: expected a number from 0 to {_MOST_RETRIES}.")
 
     def connect(self) -> QdrantClient:
-        """A client of the server, which retries. Nothing is asked of the server yet."""
+        """A client of the server, which retries.
+
+        Raises:
+            StoreUnavailableError: The server does not answer, or is too old.
+        """
         from qdrant_client import QdrantClient
 
         client = QdrantClient(
@@ -88,6 +96,8 @@ class QdrantServer:
         )
         if self.retries:
             client.http.client.add_middleware(_retrying(self.retries))
+        with asking():
+            _expect_version(client.info().version)
         return client
 
     @property
@@ -118,14 +128,40 @@ class QdrantServer:
         return json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
 
 
+@contextmanager
+def asking() -> Iterator[None]:
+    """What a Qdrant server does not do, as an error of ours.
+
+    Raises:
+        StoreUnavailableError: It does not answer, or refuses.
+    """
+    try:
+        yield
+    except _refusals() as error:
+        said = error.details() if hasattr(error, "details") else error  # all of a gRPC error is a page long
+        raise StoreUnavailableError(
+            f"The Qdrant server did not do what was asked of it ({' '.join(str(said).split())[:200]}). See that it "
+            "runs at the URL that was given, and that the key is right."
+        ) from error
+
+
 @functools.cache
-def refusals() -> tuple[type[Exception], ...]:
+def _refusals() -> tuple[type[Exception], ...]:
     """What a client of a server raises where it does not answer or refuses, over REST and over gRPC."""
     from grpc import RpcError
     from qdrant_client.common.client_exceptions import QdrantException
     from qdrant_client.http.exceptions import ApiException
 
     return ApiException, QdrantException, RpcError
+
+
+def _expect_version(version: str) -> None:
+    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
+    if numbers < OLDEST:
+        raise StoreUnavailableError(
+            f"The Qdrant server is of version {version}; expected {'.'.join(map(str, OLDEST))} or later. Earlier ones "
+            "weigh a user's words by what all others said. Upgrade it; where that does not matter, pass a QdrantClient."
+        )
 
 
 def _retrying(retries: int) -> Callable[[Request, Callable[[Request], Response]], Response]:

@@ -1,7 +1,7 @@
 """A memory whose long-term part is on a Qdrant server: the same as embedded, shared by processes, honest when it fails.
 
-Each test runs on a URL alone, on the real client over REST and over gRPC, and against a server as Qdrant Cloud has
-them: with a key, and in strict mode, which refuses filters on fields without an index.
+Each test runs over REST (by a URL alone), over gRPC, and against a server as Qdrant Cloud has them: with a key, and in
+strict mode, which refuses filters on fields without an index.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
-from qdrant_client import QdrantClient
 from qdrant_client import models as m
 from strategies import Clock, time_limit
 
@@ -29,9 +28,12 @@ from memory_integrations import (
     MemoryFilter,
     MemoryManager,
     Message,
+    QdrantServer,
     StoreUnavailableError,
 )
-from memory_integrations.collection import COLLECTION, PAGE
+from memory_integrations.collection import COLLECTION
+from memory_integrations.copying import PAGE
+from memory_integrations.server import API_KEY
 from qdrant_server.operations import Asked, Code
 from qdrant_server.stand_in import StandIn
 from qdrant_server.strict import CLOUD
@@ -45,10 +47,12 @@ KEY = "a key that is long enough"
 Open = Callable[..., MemoryManager]
 
 
-@pytest.fixture(params=["url", "rest", "grpc", "cloud"])
-def way(request: pytest.FixtureRequest, qdrant_server: StandIn) -> str:
-    """How the memory is told of its server."""
+@pytest.fixture(params=["url", "grpc", "cloud"])
+def way(request: pytest.FixtureRequest, qdrant_server: StandIn, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the memory is told of its server. Between two tries it waits for moments only."""
+    monkeypatch.setattr("memory_integrations.server._FIRST_WAIT", 0.02)
     if request.param == "cloud":
+        monkeypatch.setenv(API_KEY, KEY)
         qdrant_server.api_key = KEY
         qdrant_server.storage.strict_mode = CLOUD
     return str(request.param)
@@ -60,10 +64,7 @@ def open_memory(qdrant_server: StandIn, way: str, tmp_path: Path) -> Iterator[Op
     opened: list[Any] = []
 
     def open_memory(scope: str = "user:ann", **options: Any) -> MemoryManager:
-        qdrant: Any = qdrant_server.url
-        if way != "url":
-            qdrant = client_of(qdrant_server.url, qdrant_server.grpc_port, way)
-            opened.append(qdrant)
+        qdrant = server_of(qdrant_server.url, qdrant_server.grpc_port, way)
         directory = tmp_path / f"memory {len(opened)}"
         opened.append(MemoryManager(scope, data_dir=directory, qdrant=qdrant, clock=Clock(NOON), **options))
         return opened[-1]
@@ -73,10 +74,8 @@ def open_memory(qdrant_server: StandIn, way: str, tmp_path: Path) -> Iterator[Op
         one.close()
 
 
-def client_of(url: str, grpc_port: int, way: str) -> QdrantClient:
-    options: dict[str, Any] = {"api_key": KEY} if way == "cloud" else {}
-    options |= {"prefer_grpc": way in ("grpc", "cloud"), "check_compatibility": False}
-    return QdrantClient(url=url, grpc_port=grpc_port, **options)
+def server_of(url: str, grpc_port: int, way: str) -> str | QdrantServer:
+    return url if way == "url" else QdrantServer(url, grpc_port=grpc_port)
 
 
 @pytest.fixture
@@ -235,7 +234,7 @@ def test_the_memory_speaks_what_its_client_speaks(memory: MemoryManager, qdrant_
     tell(memory).get_context("beagle")
     asked = [one for one in qdrant_server.asked if one.operation != "version"]
     spoken = {one.protocol for one in asked}
-    assert spoken == {"rest"} if way == "rest" else spoken == {"grpc"} if way in ("grpc", "cloud") else len(spoken) == 1
+    assert spoken == {"rest" if way == "url" else "grpc"}
     assert {one.key for one in asked} == {way == "cloud"}
 
 
@@ -407,11 +406,11 @@ def test_p24_what_is_erased_is_in_no_file_while_embedding_anew_is_interrupted(
 SPEAK = """
 import sys
 sys.path[:0] = sys.argv[6:]
-from qdrant_server.test_manager_on_server import client_of
+from qdrant_server.test_manager_on_server import server_of
 from memory_integrations import MemoryManager
 
 url, grpc_port, way, directory, name = sys.argv[1:6]
-qdrant = url if way == "url" else client_of(url, int(grpc_port), way)
+qdrant = server_of(url, int(grpc_port), way)
 with MemoryManager("user:ann", data_dir=directory, qdrant=qdrant) as memory:
     for n in range(10):
         memory.for_scope(f"user:ann/session:{name}").add_turn(f"I am {name} and plant tree {n}", "Good")
