@@ -400,6 +400,51 @@ def test_p24_what_is_erased_is_in_no_file_while_embedding_anew_is_interrupted(
     assert [path for path in tmp_path.rglob("*") if path.is_file() and b"Toto" in path.read_bytes()] == []
 
 
+# Moving
+
+SCOPES = ("user:ann", "user:bob", "global")
+
+
+def test_a_memory_moves_to_a_server_and_back(open_memory: Open, embedded: MemoryManager, tmp_path: Path) -> None:
+    for number in range(PAGE + 10):
+        tell(embedded).for_scope("user:bob").long_term.store_conversation(f"Number {number}", f"Noted {number}.")
+    here, server = embedded.for_scope("global"), open_memory("global")
+    receipt = here.migrate_to(server)
+    assert receipt.points > 2 * (PAGE + 10)
+    assert here.migrate_to(server) == receipt
+    with MemoryManager(data_dir=tmp_path / "back", clock=Clock(NOON)) as back:
+        assert server.migrate_to(back).points_sha256 == receipt.points_sha256
+        for one in (server, back):
+            for scope in SCOPES:
+                there, was = one.for_scope(scope).long_term, here.for_scope(scope).long_term
+                assert list(there.messages()) == list(was.messages())
+                assert [hit.id for hit in there.search("beagle", 1)] == [hit.id for hit in was.search("beagle", 1)]
+
+
+def test_a_move_to_a_server_that_fails_goes_on(
+    open_memory: Open, embedded: MemoryManager, qdrant_server: StandIn
+) -> None:
+    tell(embedded)
+    server = open_memory("global")
+    qdrant_server.refuse(Code.INTERNAL, times=1, only="upsert")
+    with pytest.raises(StoreUnavailableError, match="ordered by the test"):
+        embedded.migrate_to(server)
+    embedded.migrate_to(server)
+    assert server.for_scope("user:ann").long_term.count() == embedded.long_term.count()
+
+
+def test_an_archive_of_a_server_is_the_same_as_of_the_embedded_engine(
+    open_memory: Open, embedded: MemoryManager, tmp_path: Path
+) -> None:
+    tell(embedded).for_scope("global").export(tmp_path / "one.jsonl", all_scopes=True, vectors=True)
+    server = open_memory("global")
+    server.import_archive(tmp_path / "one.jsonl")
+    server.export(tmp_path / "two.jsonl", all_scopes=True)
+    embedded.for_scope("global").export(tmp_path / "three.jsonl", all_scopes=True)
+    assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "three.jsonl").read_bytes()
+    assert server.examine() == []
+
+
 # Several at once
 
 
