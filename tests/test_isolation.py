@@ -99,7 +99,8 @@ class World:
         for _ in range(steps):
             self.step += 1
             self.clock.advance()
-            self.scope = self.random.choice(SCOPES)
+            if self.random.random() > 0.3:  # else the one before does something more, which is seldom without effect
+                self.scope = self.random.choice(SCOPES)
             name = self.random.choices(names, weights)[0]
             self.note(name)
             try:
