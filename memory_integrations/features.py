@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -481,15 +482,18 @@ class FeatureMemory:
         lines = self._lines(include_history)
         text = _as_object(lines.values())
         dropped: list[str] = []
-        if max_tokens is not None:
+        if max_tokens is not None and self.counter.count(text) > max_tokens:
             # A fact that alone is too long must not take all others with it.
             alone = {key: self.counter.count(_as_object([line])) > max_tokens for key, line in lines.items()}
-            for key in sorted(lines, key=lambda key: (not alone[key], self._last_change(key))):
-                if self.counter.count(text) <= max_tokens:
-                    break
-                del lines[key]
-                dropped.append(key)
-                text = _as_object(lines.values())
+            order = sorted(lines, key=lambda key: (not alone[key], self._last_change(key)))
+
+            def without(count: int) -> str:
+                left_out = set(order[:count])
+                return _as_object(line for key, line in lines.items() if key not in left_out)
+
+            # Fewer facts are fewer tokens: thousands of facts are counted a dozen times, and not once for each.
+            fits = bisect_left(range(len(order)), True, key=lambda n: self.counter.count(without(n)) <= max_tokens)
+            text, dropped = without(fits), order[:fits]
         return text, dropped
 
     def _last_change(self, key: str) -> tuple[datetime, int]:

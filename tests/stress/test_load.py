@@ -132,7 +132,7 @@ POLICIES = {
 @pytest.mark.filterwarnings("ignore::memory_integrations.views.BudgetWarning")
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
 def test_p1_p2_views_hold_while_eight_threads_write_and_little_is_kept(policy: ShortTermPolicy, long_run: bool) -> None:
-    memory, rounds = ShortTermMemory(policy), 1000 if long_run else 80
+    memory, rounds = ShortTermMemory(policy), 300 if long_run else 60
 
     def write(thread: int) -> None:
         choice = random.Random(thread)

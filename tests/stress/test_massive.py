@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import unicodedata
 import warnings
@@ -12,7 +13,17 @@ from typing import Any
 import pytest
 from strategies import START, Clock, time_limit
 
-from memory_integrations import FactError, MemoryManager, Message, ShortTermPolicy, TokenCounter
+from memory_integrations import (
+    FactError,
+    FeatureMemory,
+    MemoryManager,
+    MemoryScope,
+    Message,
+    ShortTermPolicy,
+    TokenCounter,
+)
+from memory_integrations.features import open_shelves
+from memory_integrations.journal import JsonlJournal
 from memory_integrations.messages import as_unicode
 
 OpenManager = Callable[..., MemoryManager]
@@ -112,6 +123,32 @@ def test_thousands_of_entries_are_all_there_and_the_newest_are_shown(manager: Op
     assert memory.search_long_term(f"What does message {count // 2} tell of boat {count // 2 * 7}?", 1)[0].message_ids
     assert memory.erase().messages == count
     assert memory.long_term.count() == 0
+
+
+class Counting(TokenCounter):
+    """Says how many characters it counted."""
+
+    counted = 0
+
+    def count(self, text: str) -> int:
+        self.counted += len(text)
+        return super().count(text)
+
+
+def test_of_thousands_of_facts_the_latest_fit_without_counting_them_again_and_again(tmp_path: Path) -> None:
+    """Counting anew for each fact that is left out took seconds for each prompt."""
+    journal = JsonlJournal(tmp_path, Clock())
+    memory, counter = FeatureMemory(open_shelves(journal), MemoryScope("ann")), Counting()
+    for number in range(2_000):
+        memory.set(f"fact {number}", f"The value of fact {number}.")
+    memory.counter = counter
+    whole = memory.to_prompt()
+    text = memory.to_prompt(max_tokens=1_000)
+    assert counter.counted < 20 * len(whole)
+    assert 900 < counter.count(text) <= 1_000
+    shown = list(json.loads(text))
+    assert shown == [f"fact {number}" for number in range(2_000 - len(shown), 2_000)]
+    journal.close()
 
 
 # Budgets
