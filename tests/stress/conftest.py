@@ -1,25 +1,13 @@
-"""What the stress tests share: a PostgreSQL server of their own, and processes that have loaded everything."""
+"""What the stress tests share: processes that have loaded everything."""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-import postgres
 import pytest
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """The URL of a PostgreSQL server of this test run's own."""
-    if (why := postgres.missing()) is not None:
-        pytest.skip(why)
-    pytest.importorskip("psycopg")
-    with postgres.cluster() as url:
-        yield url
 
 
 @pytest.fixture(scope="session")

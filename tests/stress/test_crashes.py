@@ -11,7 +11,6 @@ import random
 import re
 import signal
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import crash_work
+import postgres
 import pytest
 
 from memory_integrations import MemoryManager, MemoryScope, Message
@@ -233,13 +233,8 @@ class Place:
         if journal == "sqlite":
             self.url = f"sqlite:///{self.directory}/journal.db"
         elif journal == "postgresql":
-            import psycopg
-
             assert server is not None
-            name = f"t{uuid.uuid4().hex}"
-            with psycopg.connect(server, autocommit=True) as connection:
-                connection.execute(f"CREATE DATABASE {name}")
-            self.url = server.replace("/postgres?", f"/{name}?")
+            self.url = postgres.new_database(server)
 
     def settle(self) -> None:
         """Wait until a server has noticed the death: it may commit what it was told in the last moment."""
@@ -286,7 +281,7 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(
     tmp_path: Path, journal: str, workers: ForkServerContext, long_run: bool, request: pytest.FixtureRequest
 ) -> None:
     """P27, for the whole of it: facts, turns, managing, files, erasures."""
-    place = Place(tmp_path, journal, request.getfixturevalue("server") if journal == "postgresql" else None)
+    place = Place(tmp_path, journal, request.getfixturevalue("postgresql") if journal == "postgresql" else None)
     known, rounds = Known(), 50 if long_run else 3
     for round_ in range(rounds):
         told = tmp_path / f"told-{round_}"
