@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from weakref import WeakValueDictionary
 
 from memory_integrations.copying import PAGE, Progress
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
     from qdrant_client import QdrantClient, models
 
+    from memory_integrations.qdrant_edge import QdrantEdgeClient
     from memory_integrations.ranking import Conversations, RankingWeights
     from memory_integrations.sparse import SparseEncoder
 
 COLLECTION = "memory_integrations"
 _ROWS_KEPT = 250_000
 """Messages that ranking keeps in mind, at some 0.4 kB each; those of who searched longest ago are read anew."""
-_INDEXES = {
-    "metadata.created_at": "datetime",
+_SERVER_INDEXES = {
     "metadata.session_id": "keyword",
     "metadata.role": "keyword",
     "metadata.name": "keyword",
@@ -226,16 +226,15 @@ class MemoryCollection:
         with asking():
             abandon(client, self.name)
         self.forget(tag)
-        # The embedded engine keeps deleted payloads until its files are written anew; a server does so by itself.
-        purge = getattr(client, "purge", None)
-        if purge is not None:
-            purge(self.name)
+        if _is_embedded(
+            client
+        ):  # it keeps deleted payloads until its files are written anew; a server does in its time
+            client.purge(self.name)
 
     def optimize(self) -> bool:
         """Build the embedded engine's graphs; see ``LongTermMemory.optimize``."""
         client = self.open()
-        build = getattr(client, "optimize", None)  # a server does so by itself
-        return bool(build and build(self.name))
+        return _is_embedded(client) and client.optimize(self.name)  # a server does so by itself
 
     def close(self) -> None:
         """Forget what was read; the client is its owner's to close."""
@@ -315,7 +314,9 @@ class MemoryCollection:
         from qdrant_client import models
 
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
-        wanted: dict[str, Any] = {"metadata.scope": tenant, **_INDEXES}
+        wanted: dict[str, Any] = {"metadata.scope": tenant, "metadata.created_at": models.PayloadSchemaType.DATETIME}
+        if not _is_embedded(client):  # it scans a scope faster than it keeps further indexes
+            wanted |= _SERVER_INDEXES
         present = client.get_collection(name).payload_schema
         for field, kind in wanted.items():
             if field not in present:
@@ -355,6 +356,10 @@ class MemoryCollection:
                 if fields.get("kind") != "message" and fields.get("pieces", 1) > 1:
                     session = f"\0{fields.get('message_id')}"  # the pieces of a file stand together
                 table.add(key_of(point.id), session, speaker_of(fields), text, day_of(fields), terms.indices)
+
+
+def _is_embedded(client: Any) -> TypeGuard[QdrantEdgeClient]:
+    return hasattr(client, "purge")
 
 
 def _described(identity: Mapping[str, Any]) -> str:
