@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ __all__ = [
     "SPARE",
     "SPARE_TO_OPEN",
     "batch_size",
+    "close",
     "copy_points",
     "create",
     "expect_room",
@@ -178,6 +180,19 @@ def load(path: Path) -> edge.EdgeShard:
             f"The collection at {path} cannot be read: {error}. Restore the directory from a backup or a "
             "snapshot, or delete the collection and write it anew"
         ) from error
+
+
+def close(opened: edge.EdgeShard) -> None:
+    """Close a shard that takes no new calls; those that other threads are in end first."""
+    while True:
+        try:
+            opened.close()
+        except RuntimeError as error:  # "Already borrowed": by a call under way, which the engine does not wait for
+            if "borrowed" not in str(error):
+                raise
+            time.sleep(0.001)
+        else:
+            return
 
 
 def remove(path: Path) -> None:

@@ -217,7 +217,7 @@ class Collection:
                         )
                     self.adopt(successor)
                     if old is not None:
-                        old.close()
+                        shard.close(old)
             except BaseException as error:
                 if successor is not None and successor is not self._shard:
                     successor.close()
@@ -237,7 +237,7 @@ class Collection:
         with self.working("change the configuration") as current:
             self._shard = None
             current.flush()
-            current.close()
+            shard.close(current)
             config = configs.edge_config(self.config, logged=not self.store.temporary)
             self.adopt(edge.EdgeShard.load(str(self.path), config))
 
@@ -274,7 +274,7 @@ class Collection:
             try:
                 if shard.has_room(self.path, shard.SPARE_TO_OPEN):  # else the log keeps it for the next opening
                     current.flush()
-                current.close()
+                shard.close(current)
             except shard.failures() as error:
                 raise shard.translate(error, self.path, "flush") from error
 

@@ -75,7 +75,7 @@ class Work:
     """A memory, and what of it was acknowledged."""
 
     def __init__(self, disk: Path, journal: str) -> None:
-        self.data = disk / "data"
+        self.disk, self.data = disk, disk / "data"
         self.options: dict[str, Any] = {"data_dir": self.data, "short_term_policy": POLICY}
         if journal == "sqlite":
             self.options["journal_url"] = f"sqlite:///{disk}/journal.db"
@@ -171,6 +171,7 @@ def read_elsewhere(work: Work) -> None:
 
 
 def begin(work: Work) -> MemoryManager:
+    (work.disk / "new" / "vectors" / "shards").mkdir(parents=True)
     memory = work.open()
     memory.set_fact("kept", 1)
     memory.set_fact("old", 1)
@@ -201,6 +202,9 @@ def full_disk(disk: Path, journal: str, rooms: list[int]) -> None:
             other = work.open(language=None)
             tried("reembed", other.long_term.reembed)
             other.close()
+            new = MemoryManager("user:ann", data_dir=disk / "new")
+            tried("a new store", lambda: new.add_turn("said", "answered"))  # noqa: B023
+            new.close()
             assert tried("close", memory.close)
             if journal == "jsonl":
                 read_elsewhere(work)
