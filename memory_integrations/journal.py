@@ -139,8 +139,11 @@ class JsonlJournal:
         """The scopes that have a file, in the order of the files' names."""
         found = []
         for path in sorted(self.directory.glob("*.jsonl")):
-            with path.open("rb") as file:
-                header = file.readline()
+            try:
+                with path.open("rb") as file:
+                    header = file.readline()
+            except FileNotFoundError:  # erased meanwhile
+                continue
             if header.endswith(b"\n"):  # else its first event was never acknowledged
                 try:
                     found.append(MemoryScope.parse(_parse(header, path, 1)["scope"]))

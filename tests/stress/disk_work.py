@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sparse import content
+
 from memory_integrations import MemoryManager, Message, ShortTermPolicy, StoreError
 
 SIZE = 80 << 20
@@ -145,7 +147,7 @@ class Work:
         """What was erased is in no file."""
         files = [path for path in self.data.parent.rglob("*") if path.is_file()]
         for secret in self.erased:
-            assert not [path for path in files if secret.encode() in path.read_bytes()], secret
+            assert not [path for path in files if secret.encode() in content(path)], secret
 
 
 READER = """
@@ -206,7 +208,7 @@ def full_disk(disk: Path, journal: str, rooms: list[int]) -> None:
             tried("a new store", lambda: new.add_turn("said", "answered"))  # noqa: B023
             new.close()
             assert tried("close", memory.close)
-            if journal == "jsonl":
+            if room == rooms[0]:
                 read_elsewhere(work)
             memory = work.open()
             tried("reopen", lambda: memory.long_term.count())  # noqa: B023
