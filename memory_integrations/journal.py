@@ -237,7 +237,7 @@ class JsonlJournal:
         return sorted(self.directory.glob("*.jsonl"))
 
     def scope_of(self, path: Path) -> MemoryScope | None:
-        """Whose file it is; None where its first event was never acknowledged.
+        """Whose file it is; None where its first event was never acknowledged, or where it was erased meanwhile.
 
         Raises:
             StoreCorruptedError: It does not say so.
@@ -246,6 +246,8 @@ class JsonlJournal:
         try:
             with path.open("rb") as file:
                 header = file.readline()
+        except FileNotFoundError:
+            return None
         except OSError as error:
             raise StoreUnavailableError(f"The journal {path} cannot be read ({error}).") from error
         if not header.endswith(b"\n"):

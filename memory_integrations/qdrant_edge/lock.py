@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import IO
@@ -37,9 +38,9 @@ class DirectoryLock:
                 f"{directory} is held by another process{f' (pid {holder})' if holder else ''}: one process at a "
                 f"time may open an embedded store. Close the other one, or {SERVER_HINT}"
             )
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
+        with contextlib.suppress(OSError):  # a full disk has no room for the number, and can be read all the same
+            handle.truncate(0)
+            os.write(handle.fileno(), str(os.getpid()).encode())
         self._handle = handle
 
     def release(self) -> None:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sparse import content
+
 from memory_integrations import MemoryManager, Message, ShortTermPolicy, StoreError
 
 SIZE = 80 << 20
@@ -75,7 +77,7 @@ class Work:
     """A memory, and what of it was acknowledged."""
 
     def __init__(self, disk: Path, journal: str) -> None:
-        self.data = disk / "data"
+        self.disk, self.data = disk, disk / "data"
         self.options: dict[str, Any] = {"data_dir": self.data, "short_term_policy": POLICY}
         if journal == "sqlite":
             self.options["journal_url"] = f"sqlite:///{disk}/journal.db"
@@ -145,7 +147,7 @@ class Work:
         """What was erased is in no file."""
         files = [path for path in self.data.parent.rglob("*") if path.is_file()]
         for secret in self.erased:
-            assert not [path for path in files if secret.encode() in path.read_bytes()], secret
+            assert not [path for path in files if secret.encode() in content(path)], secret
 
 
 READER = """
@@ -171,6 +173,7 @@ def read_elsewhere(work: Work) -> None:
 
 
 def begin(work: Work) -> MemoryManager:
+    (work.disk / "new" / "vectors" / "shards").mkdir(parents=True)
     memory = work.open()
     memory.set_fact("kept", 1)
     memory.set_fact("old", 1)
@@ -201,8 +204,11 @@ def full_disk(disk: Path, journal: str, rooms: list[int]) -> None:
             other = work.open(language=None)
             tried("reembed", other.long_term.reembed)
             other.close()
+            new = MemoryManager("user:ann", data_dir=disk / "new")
+            tried("a new store", lambda: new.add_turn("said", "answered"))  # noqa: B023
+            new.close()
             assert tried("close", memory.close)
-            if journal == "jsonl":
+            if room == rooms[0]:
                 read_elsewhere(work)
             memory = work.open()
             tried("reopen", lambda: memory.long_term.count())  # noqa: B023

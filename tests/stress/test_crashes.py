@@ -21,6 +21,7 @@ from typing import Any
 import crash_work
 import postgres
 import pytest
+from sparse import content
 
 from memory_integrations import MemoryManager, MemoryScope, Message
 
@@ -219,7 +220,7 @@ def check_files(place: Path, erased: set[bytes]) -> None:
     """Nothing of what was erased is in any file."""
     for path in place.rglob("*"):
         if path.is_file():
-            back = erased.intersection(TOKEN.findall(path.read_bytes()))
+            back = erased.intersection(TOKEN.findall(content(path)))
             assert not back, f"erased, and in {path}: {sorted(back)[:5]}"
 
 
@@ -285,7 +286,7 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(
     known, rounds = Known(), 50 if long_run else 3
     for round_ in range(rounds):
         told = tmp_path / f"told-{round_}"
-        killed(workers, place, told, round_, known.number, 200 if long_run else 50)
+        killed(workers, place, told, round_, known.number, 200 if long_run else 30)
         place.settle()
         under_way = known.take(lines_of(told)) or {}
         with place.opened() as memory:
@@ -317,14 +318,14 @@ def test_what_died_between_two_writes_is_never_shown_by_half(
         memory.erase()
         memory.for_scope("user:ann").erase()
         assert list(memory.long_term.messages()) == [] and memory.long_term.count() == 0
-    assert not any(b"tells of boats" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert not any(b"tells of boats" in content(path) for path in tmp_path.rglob("*") if path.is_file())
 
 
 def test_a_long_message_is_whole_or_it_is_not_there(tmp_path: Path, workers: ForkServerContext, long_run: bool) -> None:
     """Its pieces are more than one write of the engine: a death between two leaves some of them."""
     data, told, chance = tmp_path / "data", tmp_path / "told", random.Random(1)
     number = 0
-    for _ in range(40 if long_run else 5):
+    for _ in range(40 if long_run else 1):
         worker = workers.Process(target=crash_work.tell_at_length, args=(str(data), str(told), number), daemon=True)
         begun = len(lines_of(told))
         worker.start()

@@ -11,10 +11,14 @@ import os
 import shutil
 import subprocess
 import sys
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from load_work import write_as_nobody
+
+from memory_integrations import MemoryManager
 
 WORK = Path(__file__).with_name("disk_work.py")
 # What needs space, and what the engine writes: refused on a full disk whatever is left of a file's last block.
@@ -40,16 +44,18 @@ def outcomes(directory: Path, *arguments: object) -> list[list[Any]]:
     return found
 
 
-@pytest.mark.parametrize("journal", ["jsonl", "sqlite"])
-def test_a_full_disk_refuses_what_it_cannot_hold_and_loses_nothing(
-    tmp_path: Path, journal: str, long_run: bool
-) -> None:
+def test_a_full_disk_refuses_what_it_cannot_hold_and_loses_nothing(tmp_path: Path, long_run: bool) -> None:
     """Without a look at what is free first, the engine ends the whole process here (SIGBUS)."""
-    rooms = [0, 200_000, 5_000_000, 12_000_000, 33_000_000, 33_600_000, 34_000_000, 35_000_000] if long_run else [0]
-    if journal == "sqlite" and not long_run:
-        rooms = [33_700_000]  # enough for the engine to begin, too little to end
+    # Nothing left; enough for the engine to begin, too little to end.
+    rooms = [0, 33_700_000, 200_000, 5_000_000, 12_000_000, 33_000_000, 34_000_000, 35_000_000]
+    for journal in ("sqlite", "jsonl") if long_run else ("sqlite",):  # files alone: test_journal.py
+        (tmp_path / journal).mkdir()
+        check_full_disk(tmp_path / journal, journal, rooms if long_run else rooms[:2])
+
+
+def check_full_disk(place: Path, journal: str, rooms: list[int]) -> None:
     tried: dict[int, dict[str, Any]] = {}
-    for what, came, message in outcomes(tmp_path, "full", journal, *rooms):
+    for what, came, message in outcomes(place, "full", journal, *rooms):
         if what == "room":
             room = tried.setdefault(int(came), {})
         elif tried and what not in room:
@@ -73,41 +79,9 @@ def test_a_read_only_disk_refuses_every_write_and_facts_are_read_from_it(tmp_pat
     assert {what for what, came in tried.items() if came == "StoreUnavailableError"} >= WRITES
 
 
-NOBODY = """
-import os, sys
-from memory_integrations import MemoryManager, StoreUnavailableError
-with MemoryManager("user:ann", data_dir=sys.argv[2]) as memory:  # the other user may not read what is imported late
-    memory.add_turn("said", "answered")
-    memory.search_long_term("said")
-    memory.erase()
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
-memory = MemoryManager("user:ann/session:s", data_dir=sys.argv[1])
-assert memory.get_fact("city") == "Lisbon"
-for write in (
-    lambda: memory.set_fact("city", "Oslo"),
-    lambda: memory.features.delete("city"),
-    lambda: memory.add_turn("said", "answered"),
-    lambda: memory.clear_session(),
-    lambda: memory.erase(),
-    lambda: memory.long_term.reembed(),
-):
-    try:
-        write()
-    except StoreUnavailableError as error:
-        assert sys.argv[1] in str(error), error
-    else:
-        raise AssertionError("it was written")
-assert memory.get_fact("city") == "Lisbon"
-memory.close()
-print("refused")
-"""
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_files_of_another_user_can_be_read_and_not_written(tmp_path: Path) -> None:
+def test_files_of_another_user_can_be_read_and_not_written(tmp_path: Path, workers: ForkServerContext) -> None:
     """Files that may be read, in directories that may be listed, and nothing else."""
-    from memory_integrations import MemoryManager
-
     data = tmp_path / "data"
     with MemoryManager("user:ann", data_dir=data) as memory:
         memory.set_fact("city", "Lisbon")
@@ -117,9 +91,10 @@ def test_files_of_another_user_can_be_read_and_not_written(tmp_path: Path) -> No
     for parent in data.parents:
         if parent.stat().st_mode & 0o001 == 0:
             parent.chmod(parent.stat().st_mode | 0o011)
-    command = [sys.executable, "-c", NOBODY, str(data), str(tmp_path / "other")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr
+    process = workers.Process(target=write_as_nobody, args=(str(data), str(tmp_path / "other")))
+    process.start()
+    process.join(100)
+    assert process.exitcode == 0
     with MemoryManager("user:ann", data_dir=data) as memory:
         assert memory.get_fact("city") == "Lisbon"
         assert memory.search_long_term("Where?")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import random
 import threading
@@ -13,9 +14,9 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
-from load_work import set_facts
+from load_work import set_facts, work_with_little_memory
 from soak import held
-from strategies import latest_user_id, time_limit
+from strategies import latest_user_id
 
 from memory_integrations import MemoryManager, MemoryScope, Message, ShortTermMemory, ShortTermPolicy, ToolCall, View
 from memory_integrations.policies import Entry
@@ -40,7 +41,7 @@ async def test_p26_threads_tasks_and_processes_on_one_scope_lose_nothing(
     tmp_path: Path, workers: ForkServerContext, long_run: bool
 ) -> None:
     """P26, P27: other processes set facts while threads and tasks of this one do everything."""
-    each = 200 if long_run else 25
+    each = 200 if long_run else 12
     processes = [workers.Process(target=set_facts, args=(str(tmp_path), f"process {n}", each)) for n in range(3)]
     for process in processes:
         process.start()
@@ -102,6 +103,31 @@ def test_p21_p22_users_come_and_go_and_nobody_sees_another(manager: OpenManager,
         assert root.for_scope(MemoryScope(f"stays {user}")).long_term.count() == 2 * turns
 
 
+def test_p26_an_erasure_while_others_read_is_done(manager: OpenManager, long_run: bool) -> None:
+    """It writes the files anew and closes the old ones: whoever is reading them reads to the end first."""
+    root, erased = manager("global"), 60 if long_run else 6
+    ann = root.for_scope("user:ann")
+    ann.long_term.store_messages([Message("user", f"Message {n} tells of boat {n * 7}.") for n in range(200)])
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            assert len(ann.search_long_term("Which boat?", 20)) == 20
+
+    def erase() -> None:
+        try:
+            for number in range(erased):
+                memory = root.for_scope(MemoryScope(f"user {number}"))
+                memory.set_fact("k", 1)
+                memory.add_turn("Once.", "Yes.")
+                receipt = memory.erase()
+                assert (receipt.facts, receipt.memories, memory.long_term.count()) == (1, 2, 0)
+        finally:
+            stop.set()
+
+    at_once(erase, *[read] * 4)
+
+
 # Pruning
 
 
@@ -116,7 +142,9 @@ def check_view(view: View, entries: Sequence[Entry], budget: int) -> None:
         if message is not None and message.role == "tool":
             assert before is not None and (before.tool_calls or before.role == "tool"), "a result without its call"
     answered = {message.tool_call_id for message in messages if message.role == "tool"}
-    assert {call.id for message in messages for call in message.tool_calls} == answered
+    last = next((message for message in reversed(messages) if message.role != "tool"), None)
+    waiting = {call.id for call in last.tool_calls} if last is not None else set()
+    assert {call.id for message in messages for call in message.tool_calls} - waiting <= answered
     assert view.tokens <= budget or len(said) <= 3, "only what must be shown is over the budget"
 
 
@@ -167,9 +195,11 @@ def grown(work: Callable[[int], None], rounds: int) -> float:
     """MB that the process holds more after as much work again."""
     for number in range(rounds):
         work(number)
+    gc.collect()
     before = held()["anonymous memory"]
     for number in range(rounds, 2 * rounds):
         work(number)
+    gc.collect()
     return held()["anonymous memory"] - before
 
 
@@ -182,7 +212,7 @@ def test_an_endless_conversation_holds_no_more_memory(manager: OpenManager, long
         if number % 10 == 0:
             memory.get_context(max_tokens=300)
 
-    assert grown(work, 60_000 if long_run else 6_000) < 12
+    assert grown(work, 60_000 if long_run else 3_000) < 12
 
 
 def test_facts_of_many_users_are_not_all_held(tmp_path: Path, long_run: bool) -> None:
@@ -196,37 +226,15 @@ def test_facts_of_many_users_are_not_all_held(tmp_path: Path, long_run: bool) ->
     def work(number: int) -> None:
         FeatureMemory(shelves, MemoryScope(f"user {number}")).set("text", "x" * 20_000)
 
-    assert grown(work, 4_000 if long_run else 800) < 8
+    assert grown(work, 5_000 if long_run else 2_000) < 20, "of 40 MB that were written, or more"
     journal.close()
 
 
-LIMITED = """
-import resource, sys
-from memory_integrations import MemoryManager, StoreError
-memory = MemoryManager("user:ann", data_dir=sys.argv[1])
-memory.add_turn("The heron sleeps.", "It does.")
-memory.search_long_term("heron")
-with open("/proc/self/statm") as file:
-    size = int(file.read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (size + (40 << 20),) * 2)
-refused = 0
-for megabytes in (1, 200):
-    try:
-        memory.set_fact("big", "x" * (megabytes << 20))
-    except (MemoryError, StoreError):
-        refused += 1
-assert refused
-memory.set_fact("small", 1)
-assert memory.get_fact("small") == 1 and "heron" in memory.search_long_term("heron")[0].text
-print("goes on")
-"""
-
-
-def test_where_memory_ends_the_call_fails_and_the_rest_goes_on(
-    run_python: Callable[..., object], tmp_path: Path
-) -> None:
-    with time_limit(110):
-        assert run_python(LIMITED, tmp_path).stdout == "goes on\n"  # type: ignore[attr-defined]
+def test_where_memory_ends_the_call_fails_and_the_rest_goes_on(workers: ForkServerContext, tmp_path: Path) -> None:
+    process = workers.Process(target=work_with_little_memory, args=(str(tmp_path),))
+    process.start()
+    process.join(100)
+    assert process.exitcode == 0
     with MemoryManager("user:ann", data_dir=tmp_path) as memory:
         assert memory.get_fact("small") == 1
         assert memory.long_term.count() == 2
