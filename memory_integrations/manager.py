@@ -294,9 +294,9 @@ class _OpenMemory:
             worker.shutdown()
         self.journal.close()
         self.memories.close()
-        if self._own_client is not None:
-            self._own_client.close()
-            self._own_client = None
+        client, self._own_client = self._own_client, None
+        if client is not None:
+            client.close()
 
     def _client(self, data_dir: Path, qdrant: QdrantServer | QdrantClient | None) -> QdrantClient:
         if qdrant is not None and not isinstance(qdrant, QdrantServer):

@@ -76,7 +76,7 @@ class Conversations:
         self._last_in_session: list[int] = []
         self._size = 0
         self._first_year, self._last_year = 10_000, 0
-        self._columns = np.zeros((_DAY + 1, 256), dtype=np.int32)
+        self._columns = np.zeros((_DAY + 1, 16), dtype=np.int32)  # most users say little
 
     def __len__(self) -> int:
         return self._size

@@ -273,7 +273,8 @@ class Collection:
             if current is None:
                 return
             try:
-                if shard.has_room(self.path, shard.SPARE_TO_OPEN):  # else the log keeps it for the next opening
+                # Without room the log keeps it for the next opening; without the directory there is nothing to keep.
+                if self.path.is_dir() and shard.has_room(self.path, shard.SPARE_TO_OPEN):
                     current.flush()
                 shard.close(current)
             except shard.failures() as error:

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import stat
 import sys
@@ -263,6 +264,14 @@ class TestDurability:
         with QdrantEdgeClient(directory) as client:
             found = {record.id for record in client.scroll("c", limit=1_000_000, with_payload=False)[0]}
             assert set(range(acknowledged)) <= found
+
+    def test_a_directory_that_was_deleted_meanwhile_is_closed_all_the_same(self, directory):
+        client = QdrantEdgeClient(directory)
+        client.create_collection("c", m.VectorParams(size=2, distance="Dot"))
+        shutil.rmtree(directory)
+        with pytest.raises(StoreUnavailableError):
+            client.upsert("c", [m.PointStruct(id=1, vector=[1.0, 1.0])])
+        client.close()
 
     def test_a_forgotten_close_flushes_at_exit(self, directory, python):
         script = """
