@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from memory_integrations.sparse import SparseEncoder
 
 COLLECTION = "memory_integrations"
-_ROWS_KEPT = 250_000
-"""Messages that ranking keeps in mind, at some 0.4 kB each; those of who searched longest ago are read anew."""
+_ROWS_KEPT, _TABLES_KEPT = 250_000, 2_000
+"""Messages, and scopes, that ranking keeps in mind, at some 0.4 and 3 kB; who searched longest ago is read anew."""
 _SERVER_INDEXES = {
     "metadata.session_id": "keyword",
     "metadata.role": "keyword",
@@ -148,10 +148,13 @@ class MemoryCollection:
                 table = Conversations()
                 self._tabulate(table, in_order(self.scroll(tagged([tag]))))
                 self._tables[tag] = table
-                while len(self._tables) > 2 and sum(map(len, self._tables.values())) > _ROWS_KEPT:
+                while len(self._tables) > 2 and self._keeps_too_much():
                     self._tables.popitem(last=False)
             self._tables.move_to_end(tag)
             return table
+
+    def _keeps_too_much(self) -> bool:
+        return len(self._tables) > _TABLES_KEPT or sum(map(len, self._tables.values())) > _ROWS_KEPT
 
     def note(self, tag: str, points: Sequence[Any]) -> None:
         """Add points to a scope's table, where it was read already."""
