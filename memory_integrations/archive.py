@@ -33,7 +33,7 @@ from memory_integrations.journal import (
     events_of,
     restored,
 )
-from memory_integrations.layout import DENSE, SPARSE
+from memory_integrations.layout import DENSE, SPARSE, vectors_of
 from memory_integrations.namespaces import own_tag
 from memory_integrations.scopes import MemoryScope
 
@@ -164,7 +164,7 @@ def _points_of(scope: MemoryScope | None) -> models.Filter | None:
 
 def _packed(point: Any) -> dict[str, Any]:
     """A point's vectors, exactly: 32-bit floats, little-endian, in base64."""
-    vectors = point.vector if isinstance(point.vector, dict) else {DENSE: point.vector}
+    vectors = vectors_of(point)
     dense, sparse = vectors.get(DENSE), vectors.get(SPARSE)
     packed = {} if not dense else {"dense": _floats(dense)}
     return packed if sparse is None else {**packed, "sparse": [list(sparse.indices), _floats(sparse.values)]}
@@ -198,7 +198,7 @@ class Archive:
         seen, last = sha256(), b""
         try:
             with path.open("rb") as file:
-                self._header = self._parsed(1, file.readline(), "archive")
+                self._header = self._parsed(file.readline(), "archive", "it does not begin as one")
                 file.seek(0)
                 for line in file:
                     seen.update(last)
@@ -207,7 +207,7 @@ class Archive:
             raise StoreUnavailableError(f"The archive {path} cannot be read ({error}).") from error
         if self._header["archive"] != _NAME or self._header.get("format") != FORMAT:
             raise self._damaged(f"it says {str(self._header)[:80]}, and this version reads format {FORMAT}")
-        end = self._parsed(0, last, "end")["end"]
+        end = self._parsed(last, "end", "it was cut off")["end"]
         if end.get("sha256") != seen.hexdigest():
             raise self._damaged("what it says is not what was written to it")
         self.receipt = ArchiveReceipt(self._header["scope"], end["events"], end["points"], end["sha256"])
@@ -233,13 +233,13 @@ class Archive:
         with self.path.open("rb") as file:
             yield from map(json.loads, file)
 
-    def _parsed(self, number: int, line: bytes, expected: str) -> dict[str, Any]:
+    def _parsed(self, line: bytes, expected: str, otherwise: str) -> dict[str, Any]:
         try:
             record = json.loads(line)
         except ValueError:
             record = None
         if not isinstance(record, dict) or expected not in record or not line.endswith(b"\n"):
-            raise self._damaged("it does not begin as one" if number else "it was cut off")
+            raise self._damaged(otherwise)
         return record
 
     def _damaged(self, why: str) -> StoreCorruptedError:

@@ -229,9 +229,7 @@ class MemoryCollection:
         with asking():
             abandon(client, self.name)
         self.forget(tag)
-        if _is_embedded(
-            client
-        ):  # it keeps deleted payloads until its files are written anew; a server does in its time
+        if _is_embedded(client):  # deleted payloads stay until its files are written anew; a server does so in its time
             client.purge(self.name)
 
     def optimize(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,9 +70,8 @@ def copy_points(
     Returns:
         How many points there are.
     """
-    total, done, offset = source.count(name, exact=True).count, 0, None
-    while True:
-        points, offset = source.scroll(name, limit=PAGE, offset=offset, with_payload=True, with_vectors=prepare is None)
+    total, done = source.count(name, exact=True).count, 0
+    for points in pages(source, name, with_vectors=prepare is None):
         there = {point.id: point.payload for point in target.retrieve(new_name, [point.id for point in points])}
         missing = [point for point in points if point.id not in there or there[point.id] != point.payload]
         if missing:
@@ -80,8 +79,17 @@ def copy_points(
         done += len(points)
         if progress is not None:
             progress(done, total)
+    return done
+
+
+def pages(client: QdrantClient, name: str, *, with_vectors: bool) -> Iterator[list[Any]]:
+    """Every point of a collection with its payload, page by page, by their ids."""
+    offset = None
+    while True:
+        points, offset = client.scroll(name, limit=PAGE, offset=offset, with_payload=True, with_vectors=with_vectors)
+        yield points
         if offset is None:
-            return done
+            return
 
 
 def as_they_are(points: list[Any]) -> list[Any]:

@@ -90,6 +90,12 @@ def metadata_of(point: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def vectors_of(point: Any) -> dict[str, Any]:
+    """A point's vectors by their names; none where it was read without, or has none."""
+    vectors = point.vector
+    return vectors if isinstance(vectors, dict) else {DENSE: vectors} if vectors else {}
+
+
 def text_of(point: Any) -> str:
     """What a point says."""
     return str((point.payload or {}).get("page_content") or "")

@@ -6,16 +6,16 @@ is called again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from memory_integrations.collection import MemoryCollection
-from memory_integrations.copying import PAGE, copy_points, create_alike
+from memory_integrations.copying import copy_points, create_alike, pages
 from memory_integrations.errors import EmbeddingMismatchError, StoreCorruptedError, StoreUnavailableError
 from memory_integrations.journal import Event, Journal, as_json_line, encode_event, events_of, restored
-from memory_integrations.layout import DENSE, SPARSE
+from memory_integrations.layout import SPARSE, vectors_of
 from memory_integrations.reembedding import finish
 from memory_integrations.server import asking
 
@@ -123,7 +123,7 @@ def _compared(here: QdrantClient, there: QdrantClient, name: str) -> tuple[int, 
             "filled before. All of the source's are there; see what the others are before you use it."
         )
     written, read = sha256(), sha256()
-    for points in _pages(here, name):
+    for points in pages(here, name, with_vectors=True):
         found = {point.id: point for point in there.retrieve(name, [point.id for point in points], with_vectors=True)}
         copies = [found[point.id] for point in points if point.id in found]
         _add(written, points)
@@ -137,15 +137,6 @@ def _compared(here: QdrantClient, there: QdrantClient, name: str) -> tuple[int, 
         f"The collection {name!r} was copied and does not read back as it was written ({counts[1]:,} of {counts[0]:,} "
         "points are there). Was it written to meanwhile? Nothing was changed where it came from: run it again."
     )
-
-
-def _pages(client: QdrantClient, name: str) -> Iterator[list[Any]]:
-    offset = None
-    while True:
-        points, offset = client.scroll(name, limit=PAGE, offset=offset, with_payload=True, with_vectors=True)
-        yield points
-        if offset is None:
-            return
 
 
 def _add(digest: Any, points: Iterable[Any]) -> None:
@@ -164,7 +155,7 @@ def _have_equal_vectors(point: Any, copy: Any) -> bool:
 
 def _vectors(point: Any) -> dict[Any, list[float]]:
     """A point's numbers: those of its dense vector, and of each term of the sparse one."""
-    found = point.vector if isinstance(point.vector, dict) else {DENSE: point.vector} if point.vector else {}
+    found = vectors_of(point)
     sparse = found.get(SPARSE)
     terms = {} if sparse is None else {(SPARSE, i): [v] for i, v in zip(sparse.indices, sparse.values, strict=True)}
     return {**{name: vector for name, vector in found.items() if name != SPARSE}, **terms}
