@@ -448,7 +448,8 @@ class MemoryManager:
         Args:
             user: What the user said.
             assistant: The answer.
-            session_id: The session; None means the scope's.
+            session_id: The session; None means the scope's. Another one is what ``for_scope`` opens of the same user:
+                without a user, the memories are that session's alone.
 
         Returns:
             The ids of the two messages.
@@ -462,6 +463,8 @@ class MemoryManager:
 
     def add_messages(self, messages: Iterable[Message], session_id: str | None = None) -> list[str]:
         """Add messages to short-term and, where users and assistants said them, to long-term memory.
+
+        Each goes to the session that it names: see :meth:`add_turn`.
 
         Returns:
             Their ids.
@@ -479,10 +482,14 @@ class MemoryManager:
                     f"A message of role {message.role!r} is empty: expected something said. Leave it out, or add what "
                     "the user said alone with add_messages."
                 )
-        self.long_term.store_messages(ready)
-        ids = [self._conversation(message.session_id).add_message(message) for message in ready]
+        sessions = {message.session_id: self._of_session(message.session_id) for message in ready}
+        for owner in {memory.scope.owner: memory for memory in sessions.values()}.values():
+            owner.long_term.store_messages(m for m in ready if sessions[m.session_id].scope.owner == owner.scope.owner)
+        ids = [sessions[message.session_id].short_term.add_message(message) for message in ready]
         self._open.release_one()
-        self._manage_if_due(sum(message.role == "assistant" for message in ready))
+        for memory in sessions.values():
+            said = [message for message in ready if message.session_id == memory.scope.session_id]
+            memory._manage_if_due(sum(message.role == "assistant" for message in said))
         return ids
 
     def follow(self, messages: Iterable[Message], *, remember: bool = True, unanswered: bool = False) -> list[str]:
@@ -1139,11 +1146,9 @@ class MemoryManager:
             stored = not ready or self.long_term.store_of(era, ready)
         self._open.stored(self.scope, ready)
 
-    def _conversation(self, session_id: str | None) -> ShortTermMemory:
-        """The conversation of a session of this scope's user."""
-        if session_id is None or session_id == self.scope.session_id:
-            return self.short_term
-        return self.for_scope(self.scope.with_session(session_id)).short_term
+    def _of_session(self, session_id: str | None) -> MemoryManager:
+        """The memory of a session of this scope's user."""
+        return self if session_id == self.scope.session_id else self.for_scope(self.scope.with_session(session_id))
 
     def _request(self) -> ManagementRequest:
         """What whoever manages is given now."""

@@ -405,6 +405,33 @@ def test_a_turn_of_another_session_goes_to_that_sessions_conversation(manager: M
     assert second.erase().messages == 2
 
 
+@pytest.mark.parametrize("scope", ["global", "session:1"])
+def test_p21_without_a_user_a_turn_of_another_session_is_that_sessions_alone(
+    scope: str, manager: MemoryManager
+) -> None:
+    memory = manager.for_scope(scope)
+    memory.add_turn("My bank is in Zurich", "Noted", session_id="2")
+    other = manager.for_scope("session:2")
+    assert "Zurich" not in memory.get_context("Where is my bank?").combined
+    assert memory.search_long_term("bank in Zurich") == []
+    assert [hit.metadata["role"] for hit in other.search_long_term("bank in Zurich")][:1] == ["user"]
+    assert memory.erase().memories == 0
+    assert "Zurich" in other.get_context().combined
+    receipt = other.erase()
+    assert (receipt.memories, receipt.messages) == (2, 2)
+    assert "Zurich" not in other.get_context("Where is my bank?").combined
+
+
+def test_turns_are_counted_in_the_session_they_belong_to(tmp_path: Path) -> None:
+    policy = ShortTermPolicy(manage_every_n_turns=2)
+    with MemoryManager("user:ann/session:1", data_dir=tmp_path, short_term_policy=policy) as memory:
+        memory.add_turn("Good morning", "Hello")
+        memory.add_turn("I live in Oslo.", "Nice.", session_id="2")
+        assert memory.get_fact("city") is None, "one turn in each"
+        memory.add_turn("Good morning", "Hello", session_id="2")
+        assert memory.get_fact("city") == "Oslo"
+
+
 def test_a_fact_set_later_is_not_overwritten_by_what_was_said_before(manager: MemoryManager) -> None:
     manager.add_turn("I live in Rome.", "Nice.")
     manager.set_fact("city", "Paris")
