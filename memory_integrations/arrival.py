@@ -1,12 +1,17 @@
-"""What a message is given when it arrives in a memory: an id, a session, a time."""
+"""What a message is given when it arrives in a memory, an id, a session, a time, and what is taken out of it."""
 
 from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
-from memory_integrations.messages import Message
+from memory_integrations.delimiters import strip_injected
+from memory_integrations.errors import MessageError
+from memory_integrations.messages import Content, Message
 
 
 def utc_now() -> datetime:
@@ -30,6 +35,50 @@ def arrived(message: Message, session_id: str | None, now: datetime) -> Message:
         message.tool_call_id,
         message.raw,
     )
+
+
+def expect_message(message: Message) -> Message:
+    """The message itself.
+
+    Raises:
+        MessageError: It is none.
+    """
+    if not isinstance(message, Message):
+        raise MessageError(
+            f"{type(message).__name__} {message!r:.60}: expected a memory_integrations.Message, such as "
+            "Message('user', 'Hello')."
+        )
+    return message
+
+
+def without_injected(message: Message) -> Message:
+    """The message without blocks of injected memory: the same object where it has none.
+
+    What a tool found in memory stays: it is no memory, and its call needs its result.
+    """
+    content = message.content
+    if message.role == "tool":
+        return message
+    if isinstance(content, str):
+        stripped: Content = strip_injected(content)
+    else:
+        stripped = [left for block in content if (left := _block_without_injected(block)) is not None]
+    return message if len(stripped) == len(content) and stripped == content else replace(message, content=stripped)
+
+
+def _block_without_injected(block: str | Mapping[str, Any]) -> str | Mapping[str, Any] | None:
+    """The block without injected memory; None where it was nothing else."""
+    text = block if isinstance(block, str) else block.get("text")
+    if not isinstance(text, str) or (stripped := strip_injected(text)) == text:
+        return block
+    if not stripped:
+        return None
+    return stripped if isinstance(block, str) else {**block, "text": stripped}
+
+
+def says_something(message: Message) -> bool:
+    """Whether it has content."""
+    return bool(message.content and (not isinstance(message.content, str) or message.content.strip()))
 
 
 _prefix = os.urandom(10).hex()

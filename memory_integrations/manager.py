@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -16,24 +13,15 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from memory_integrations.archive import Archive, ArchiveReceipt, restore_archive, write_archive
-from memory_integrations.arrival import arrived, utc_now
-from memory_integrations.collection import MemoryCollection
+from memory_integrations.arrival import arrived, expect_message, says_something, utc_now, without_injected
 from memory_integrations.context import Context, assemble, defused
 from memory_integrations.copying import Progress
 from memory_integrations.decisions import (
-    Compress,
-    Decision,
-    Delete,
-    Forget,
-    Promote,
-    Skipped,
     undone,
-    validate,
 )
 from memory_integrations.delimiters import strip_injected
 from memory_integrations.doctor import Finding, examine
 from memory_integrations.errors import (
-    FactError,
     ManagementError,
     MessageError,
     PolicyError,
@@ -41,37 +29,27 @@ from memory_integrations.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from memory_integrations.features import FeatureMemory, Json, ShelfSource, open_shelves
-from memory_integrations.journal import Journal, JsonlJournal
+from memory_integrations.features import Json
 from memory_integrations.layout import MemoryHit
-from memory_integrations.long_term import LongTermMemory, MessageName
-from memory_integrations.managed import ManagementLog
-from memory_integrations.messages import Content, Message
+from memory_integrations.long_term import LongTermMemory
+from memory_integrations.managing import Managing
+from memory_integrations.messages import Message
 from memory_integrations.migration import MigrationReceipt, copy_collection, copy_journals
-from memory_integrations.plans import ManagementPlan, ManagementReceipt, ManagementRequest, Manager, applied, planned
+from memory_integrations.opened import OpenMemory, as_embeddings
+from memory_integrations.plans import ManagementPlan, ManagementReceipt, Manager
 from memory_integrations.policies import Entry, ShortTermPolicy
-from memory_integrations.rules import RuleManager
 from memory_integrations.scopes import MemoryScope
 from memory_integrations.server import QdrantServer
 from memory_integrations.short_term import ShortTermMemory
 from memory_integrations.tokens import TokenCounter, check_budget
 
 if TYPE_CHECKING:
-    from langchain_core.embeddings import Embeddings
     from qdrant_client import QdrantClient
-
-_log = logging.getLogger("memory_integrations")
 
 DEFAULT_DATA_DIR = "data/memory"
 _NO_LIMIT = 1_000_000_000  # tokens
-_CLAIMED = 20_000  # of so many messages it is known whose they are
-_UNIQUE = 16  # characters of an id that nobody else's message has by chance
-_RECENT_USERS = 256  # whose facts stay in memory while nobody uses them
-_RECENT_SESSIONS = 1000  # whose conversations do
-_RELEASED_KNOWN = 100_000
 _RECALLED = 50  # memories that a context recalls at most; the budget decides how many
 _SHOWN_ANYWAY = 10  # so many of them may be in the conversation that a model sees anyway
-_NO_FACT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,232 +71,7 @@ class EraseReceipt:
     decisions: int = 0
 
 
-class _OpenMemory:
-    """What the managers of all scopes share: the open stores and the conversations in this process."""
-
-    def __init__(
-        self,
-        data_dir: Path,
-        policy: ShortTermPolicy,
-        embeddings: Any,
-        qdrant: QdrantServer | QdrantClient | None,
-        counter: TokenCounter,
-        clock: Callable[[], datetime],
-        language: str | None,
-        llm_client: Any,
-        background: bool,
-        journal_url: str | None,
-        options: dict[str, Any],
-    ) -> None:
-        self.options = options
-        self.policy = policy
-        self.background = background
-        self.manager: Manager = _manager_of(llm_client, counter)
-        self._worker: ThreadPoolExecutor | None = None
-        self._working: list[Future[ManagementReceipt]] = []
-        self.counter = counter
-        self.clock = clock
-        self.journal: Journal = _journal(journal_url, data_dir, clock)
-        self.shelf: ShelfSource = open_shelves(self.journal)
-        self.memories = MemoryCollection(
-            lambda: self._client(data_dir, qdrant),
-            lambda: _as_embeddings(embeddings),
-            language=language,
-            options=qdrant.collection_options if isinstance(qdrant, QdrantServer) else None,
-        )
-        self._own_client: QdrantClient | None = None
-        self.places = self.journal.place, _place_of(data_dir, qdrant)
-        self._lock = threading.Lock()
-        self._short_term: WeakValueDictionary[MemoryScope, ShortTermMemory] = WeakValueDictionary()
-        self._recent_sessions: OrderedDict[MemoryScope, ShortTermMemory] = OrderedDict()
-        self._released: OrderedDict[MemoryScope, None] = OrderedDict()
-        self._features: WeakValueDictionary[MemoryScope, FeatureMemory] = WeakValueDictionary()
-        self._recent: OrderedDict[MemoryScope, FeatureMemory] = OrderedDict()
-        self.turns: dict[MemoryScope, int] = {}
-        self._waiting: dict[MemoryScope, list[Message]] = {}
-        self._claimed: OrderedDict[tuple[str | None, str | None, int], str] = OrderedDict()
-
-    def claim(self, scope: MemoryScope, messages: Iterable[Message]) -> None:
-        """Note whose conversation messages are from.
-
-        Raises:
-            ScopeError: The same message of the same session is another user's already: two users share a thread.
-        """
-        if scope.user_id is None:
-            return
-        with self._lock:
-            for message in messages:
-                if not message.id or len(message.id) < _UNIQUE:
-                    continue  # "1" is everybody's
-                name = scope.session_id, message.id, hash(message.text)
-                owner = self._claimed.setdefault(name, scope.user_id)
-                if owner != scope.user_id:
-                    raise ScopeError(
-                        f"The thread {scope.session_id!r} holds messages of another user than {scope.user_id!r}. Give "
-                        "each user threads of their own: their ids must differ, since a checkpointer knows no users. "
-                        "Nothing was stored."
-                    )
-            while len(self._claimed) > _CLAIMED:
-                self._claimed.popitem(last=False)
-
-    def wait(self, scope: MemoryScope, messages: Iterable[Message]) -> None:
-        """Keep messages of a conversation until they are stored in long-term memory."""
-        with self._lock:
-            self._waiting.setdefault(scope, []).extend(messages)
-
-    def waiting(self, scope: MemoryScope) -> list[Message]:
-        """The messages of a conversation that are not yet stored in long-term memory."""
-        with self._lock:
-            return list(self._waiting.get(scope, ()))
-
-    def stored(self, scope: MemoryScope, messages: Sequence[Message]) -> None:
-        """Note that messages wait no longer."""
-        done = set(map(id, messages))
-        with self._lock:
-            left = [message for message in self._waiting.get(scope, ()) if id(message) not in done]
-            self._waiting.pop(scope, None)
-            if left:
-                self._waiting[scope] = left
-
-    def scopes_waiting(self) -> list[MemoryScope]:
-        """The conversations of which something waits."""
-        with self._lock:
-            return list(self._waiting)
-
-    def managed(self, scope: MemoryScope) -> ManagementLog:
-        """What managing did to a session; read from its journal each time, since it is seldom asked for."""
-        return ManagementLog(self.journal, scope)
-
-    def remove_said(self, owner: MemoryScope, messages: Collection[MessageName]) -> None:
-        """Remove what managing wrote down of what messages of an owner's sessions say."""
-        for session in {session for session, _ in messages}:
-            ids = {message for of, message in messages if of == session}
-            self.managed(owner.with_session(session)).remove_said(ids)
-
-    def work(self, job: Callable[[], ManagementReceipt]) -> Future[ManagementReceipt]:
-        """Do something off the reply path, one thing after the other."""
-        with self._lock:
-            if self._worker is None:
-                self._worker = ThreadPoolExecutor(1, thread_name_prefix="memory-manager")
-            done = self._worker.submit(job)
-            self._working.append(done)
-            return done
-
-    def finish_work(self) -> None:
-        """Wait for what is done off the reply path, and raise what failed of it.
-
-        Raises:
-            ManagementError: A plan failed.
-            StoreError: It could not be carried out.
-        """
-        with self._lock:
-            working, self._working = self._working, []
-        wait(working)
-        for done in working:
-            if (failed := done.result().failed) is not None:
-                raise ManagementError(f"Managing in the background failed: {failed}. Nothing was changed.")
-
-    def short_term(self, scope: MemoryScope) -> ShortTermMemory:
-        """The one conversation of a scope in this open memory; for how long: see :meth:`release_one`."""
-        with self._lock:
-            found = self._short_term.get(scope)
-            if found is None:
-                found = ShortTermMemory(
-                    self.policy, session_id=scope.session_id, counter=self.counter, clock=self.clock
-                )
-                log = self.managed(scope)
-                found.remember_managed(log.deleted(), log.compressed())
-                found.to_be_resumed = self._released.pop(scope, _NO_FACT) is None
-                self._short_term[scope] = found
-            self._recent_sessions[scope] = found
-            self._recent_sessions.move_to_end(scope)
-            return found
-
-    def release_one(self) -> None:
-        """Let go of the conversation that was used longest ago, if long-term memory can bring back what was said in it.
-
-        A server meets sessions without end. One that somebody holds stays all the same, while it is held.
-        """
-        with self._lock:
-            if len(self._recent_sessions) <= _RECENT_SESSIONS:
-                return
-            scope, conversation = next(iter(self._recent_sessions.items()))
-            self._recent_sessions.move_to_end(scope)  # where it must stay, the next in turn is asked next time
-            revision = conversation.revision
-        if not self._can_be_resumed(scope, conversation):
-            return
-        with self._lock:
-            if conversation.revision == revision and self._recent_sessions.pop(scope, None) is not None:
-                self.turns.pop(scope, None)
-                if len(conversation) or conversation.to_be_resumed:
-                    self._released[scope] = None
-                if len(self._released) > _RELEASED_KNOWN:
-                    self._released.popitem(last=False)
-
-    def _can_be_resumed(self, scope: MemoryScope, conversation: ShortTermMemory) -> bool:
-        """Whether :meth:`MemoryManager.resume` would bring back what users and assistants said, and no more."""
-        said = [entry.original or entry.message for entry in conversation.entries]
-        told = [message for message in said if message.role in ("user", "assistant") and message.text.strip()]
-        if conversation.diverged or self.waiting(scope):
-            return False
-        try:
-            recorded = LongTermMemory(self.memories, scope, self.counter, self.clock).recorded(told)
-        except StoreError:
-            return False
-        return all(recorded.get(message.id or "") for message in told)
-
-    def features(self, scope: MemoryScope) -> FeatureMemory:
-        """The one fold of an owner's facts in this open memory: for as long as somebody uses it, and a while longer.
-
-        A run asks for its user's anew at each step, and must not read the whole journal each time.
-        """
-        with self._lock:
-            found = self._features.get(scope.owner)
-            if found is None:
-                found = self._features[scope.owner] = FeatureMemory(self.shelf, scope, self.counter)
-            self._recent[scope.owner] = found
-            self._recent.move_to_end(scope.owner)
-            if len(self._recent) > _RECENT_USERS:
-                self._recent.popitem(last=False)
-            return found
-
-    def conversations_of(self, owner: MemoryScope) -> list[ShortTermMemory]:
-        """Every conversation whose durable memories an owner has."""
-        with self._lock:
-            return [memory for scope, memory in self._short_term.items() if scope.owner == owner]
-
-    def close(self) -> None:
-        with self._lock:
-            worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.shutdown()
-        self.journal.close()
-        self.memories.close()
-        client, self._own_client = self._own_client, None
-        if client is not None:
-            client.close()
-
-    def _client(self, data_dir: Path, qdrant: QdrantServer | QdrantClient | None) -> QdrantClient:
-        if qdrant is not None and not isinstance(qdrant, QdrantServer):
-            return qdrant
-        if self._own_client is not None:  # opened before, for a collection that was then refused
-            return self._own_client
-        if qdrant is None:
-            from memory_integrations.qdrant_edge import QdrantEdgeClient
-
-            try:
-                data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreUnavailableError(
-                    f"The directory {data_dir} cannot be made ({error}). Pass a data_dir that this user may write."
-                ) from error
-            self._own_client = QdrantEdgeClient(data_dir / "vectors")
-        else:
-            self._own_client = qdrant.connect()
-        return self._own_client
-
-
-_open_memories: WeakValueDictionary[str, _OpenMemory] = WeakValueDictionary()
+_opened: WeakValueDictionary[str, OpenMemory] = WeakValueDictionary()  # by their data directories
 
 
 class MemoryManager:
@@ -368,10 +121,10 @@ class MemoryManager:
     ) -> None:
         if short_term_policy is not None and not isinstance(short_term_policy, ShortTermPolicy):
             raise PolicyError(f"short_term_policy={short_term_policy!r:.80}: expected a ShortTermPolicy, or None.")
-        opened = _OpenMemory(
+        opened = OpenMemory(
             Path(data_dir).expanduser(),
             short_term_policy or ShortTermPolicy(),
-            None if embeddings is None else _as_embeddings(embeddings),
+            None if embeddings is None else as_embeddings(embeddings),
             QdrantServer(qdrant) if isinstance(qdrant, str) else qdrant,
             TokenCounter(model),
             clock,
@@ -386,12 +139,12 @@ class MemoryManager:
             ),
         )  # fmt: skip
         self._bind(MemoryScope.parse(scope), opened)
-        _open_memories[opened.options["data_dir"]] = opened
+        _opened[opened.options["data_dir"]] = opened
 
-    def _bind(self, scope: MemoryScope, opened: _OpenMemory) -> None:
+    def _bind(self, scope: MemoryScope, opened: OpenMemory) -> None:
         self.scope = scope
         self._open = opened
-        self._short_term = opened.short_term(scope)
+        self._short_term = opened.sessions.of(scope)
         self.features = opened.features(scope)
         self.long_term = LongTermMemory(
             opened.memories, scope, opened.counter, opened.clock, partial(opened.remove_said, scope.owner)
@@ -400,7 +153,7 @@ class MemoryManager:
     @classmethod
     def opened(cls, data_dir: str | Path, scope: str | MemoryScope = "global") -> MemoryManager | None:
         """The memory of a directory that was opened last in this process and is not closed; None where none is."""
-        found = _open_memories.get(str(Path(data_dir).expanduser().absolute()))
+        found = _opened.get(str(Path(data_dir).expanduser().absolute()))
         if found is None:
             return None
         sibling = object.__new__(cls)
@@ -475,7 +228,7 @@ class MemoryManager:
         """
         now = self._open.clock()
         session = session_id or self.scope.session_id
-        ready = [arrived(_without_injected(_checked(message)), session, now) for message in messages]
+        ready = [arrived(without_injected(expect_message(message)), session, now) for message in messages]
         for message in ready:
             if not message.text.strip() and not message.tool_calls and isinstance(message.content, str):
                 raise MessageError(
@@ -486,7 +239,7 @@ class MemoryManager:
         for owner in {memory.scope.owner: memory for memory in sessions.values()}.values():
             owner.long_term.store_messages(m for m in ready if sessions[m.session_id].scope.owner == owner.scope.owner)
         ids = [sessions[message.session_id].short_term.add_message(message) for message in ready]
-        self._open.release_one()
+        self._open.sessions.release_one()
         for memory in sessions.values():
             said = [message for message in ready if message.session_id == memory.scope.session_id]
             memory._manage_if_due(sum(message.role == "assistant" for message in said))
@@ -516,19 +269,19 @@ class MemoryManager:
         now, memory = self._open.clock(), self.short_term
         fresh: list[Message] = []
         for message in messages:
-            said = _without_injected(_checked(message))
-            if (said is message or _says_something(said)) and not (said.id and memory.knows(said)):
+            said = without_injected(expect_message(message))
+            if (said is message or says_something(said)) and not (said.id and memory.knows(said)):
                 fresh.append(arrived(said, self.scope.session_id, now))
-        self._open.claim(self.scope, fresh)
+        self._open.sessions.claim(self.scope, fresh)
         if remember and fresh:
             fresh = self._as_recorded(fresh)
         # What is stored already and was changed, perhaps to take something out of it, waits for nothing.
         changed = any(memory.get(message.id or "") for message in fresh)
         ids = memory.extend(fresh)
         if remember:
-            self._open.wait(self.scope, fresh)
+            self._open.sessions.wait(self.scope, fresh)
             self._store_waiting(unanswered=unanswered or changed)
-        self._open.release_one()
+        self._open.sessions.release_one()
         self._manage_if_due(sum(message.role == "assistant" for message in fresh))
         return ids
 
@@ -550,8 +303,8 @@ class MemoryManager:
             StoreError: They could not be stored. They wait: the next call, or :meth:`flush`, stores them.
         """
         now, session = self._open.clock(), self.scope.session_id
-        ready = [arrived(_without_injected(_checked(message)), session, now) for message in messages]
-        self._open.wait(self.scope, [message for message in ready if _says_something(message)])
+        ready = [arrived(without_injected(expect_message(message)), session, now) for message in messages]
+        self._open.sessions.wait(self.scope, [message for message in ready if says_something(message)])
         self._store_waiting(unanswered=True)
 
     def get_context(
@@ -573,7 +326,7 @@ class MemoryManager:
         Warns:
             BudgetWarning: The latest user message alone is over the budget; it is there all the same.
         """
-        self._open.release_one()
+        self._open.sessions.release_one()
         budget = self._budget(max_tokens)
         hits = self._recall(query, recall + _SHOWN_ANYWAY) if budget and recall else []
         count, session = self._open.counter.count_line, self.scope.session_id
@@ -600,7 +353,7 @@ class MemoryManager:
         Warns:
             BudgetWarning: The latest user message alone is over the budget; it is there all the same.
         """
-        self._open.release_one()
+        self._open.sessions.release_one()
         memory, count = self.short_term, self._open.counter.count_line
         budget = self._budget(memory.policy.max_tokens if max_tokens is None else max_tokens)
         asked = next((i for i in range(len(messages) - 1, -1, -1) if messages[i].role == "user"), len(messages))
@@ -676,7 +429,7 @@ class MemoryManager:
         Raises:
             StoreError: That it is forgotten could not be written down, for :meth:`resume`. Here it is.
         """
-        self._open.stored(self.scope, self._open.waiting(self.scope))
+        self._open.sessions.stored(self.scope, self._open.sessions.waiting(self.scope))
         count = self.short_term.clear()
         self._open.managed(self.scope).clear(self._open.clock())
         self.short_term.diverged = False
@@ -730,12 +483,12 @@ class MemoryManager:
         Raises:
             StoreError: A fact or an original could not be written.
         """
-        plan = self._planned()
+        plan = self._managing().plan()
         return plan if dry_run else self.apply(plan)
 
     def manage_in_background(self) -> Future[ManagementReceipt]:
         """Do what :meth:`manage_short_term` does off the reply path; :meth:`flush` waits for it."""
-        return self._open.work(lambda: self.apply(self._planned()))
+        return self._open.work(lambda: self.apply(self._managing().plan()))
 
     def apply(self, plan: ManagementPlan) -> ManagementReceipt:
         """Carry a plan out. It is checked again first: what changed since it was made is left as it is.
@@ -746,7 +499,7 @@ class MemoryManager:
         """
         self._expect_own("plan", plan.scope)
         with self.short_term.held():  # what is said meanwhile waits: it must not evict what is being changed
-            return self._carry_out(plan)
+            return self._managing().carry_out(plan)
 
     def expand(self, entry_id: str) -> Entry:
         """Bring what a compressed entry said in full back into views, also where the entry was evicted since.
@@ -820,20 +573,20 @@ class MemoryManager:
         """
         self._open.counter.count_line.cache_clear()
         whole = self.scope == self.scope.owner
-        conversations = self._open.conversations_of(self.scope) if whole else [self.short_term]
+        conversations = self._open.sessions.of_owner(self.scope) if whole else [self.short_term]
         told = [entry.message for conversation in conversations for entry in conversation.entries]
-        mine = [s for s in self._open.scopes_waiting() if s == self.scope or (whole and s.owner == self.scope)]
-        waiting = {scope: self._open.waiting(scope) for scope in mine}
+        mine = [s for s in self._open.sessions.scopes_waiting() if s == self.scope or (whole and s.owner == self.scope)]
+        waiting = {scope: self._open.sessions.waiting(scope) for scope in mine}
         for scope, messages in waiting.items():
-            self._open.stored(scope, messages)
+            self._open.sessions.stored(scope, messages)
             told += messages
         try:  # first what may be refused, since another process can hold the embedded engine
             memories = self.long_term.erase(None if whole else self.scope.session_id, told)
         except BaseException:
             for scope, messages in waiting.items():
-                self._open.wait(scope, messages)
+                self._open.sessions.wait(scope, messages)
             raise
-        sessions = self._managed_sessions() if whole else [self.scope]
+        sessions = self._open.managed_sessions(self.scope.owner) if whole else [self.scope]
         receipt = EraseReceipt(
             scope=str(self.scope),
             decisions=sum(self._open.managed(scope).erase() for scope in sessions),
@@ -858,7 +611,7 @@ class MemoryManager:
             FactError: The key is no text.
             StoreError: A journal could not be written; running it again goes on where it stopped.
         """
-        for scope in self._managed_sessions():
+        for scope in self._open.managed_sessions(self.scope.owner):
             self._open.managed(scope).remove_fact(key)
         return self.features.erase(key)
 
@@ -964,8 +717,8 @@ class MemoryManager:
             self._open.finish_work()
             self._flush_all()
         finally:
-            if _open_memories.get(directory := self._open.options["data_dir"]) is self._open:
-                del _open_memories[directory]
+            if _opened.get(directory := self._open.options["data_dir"]) is self._open:
+                del _opened[directory]
             self._open.close()
 
     def __enter__(self) -> MemoryManager:
@@ -1036,14 +789,7 @@ class MemoryManager:
 
     async def amanage_short_term(self, dry_run: bool = False) -> ManagementReceipt | ManagementPlan:
         """Async twin of :meth:`manage_short_term`: the model is awaited, the rest is done in threads."""
-        request = await asyncio.to_thread(self._request)
-        if self._is_below(request):
-            plan = planned((), request, self._open.counter.count, source="llm")
-        else:
-            try:
-                plan = _expected(await self.manager.ainvoke(request))
-            except Exception as error:
-                plan = _failed(request, error)
+        plan = await (await asyncio.to_thread(self._managing)).aplan()
         return plan if dry_run else await asyncio.to_thread(self.apply, plan)
 
     async def aexpand(self, entry_id: str) -> Entry:
@@ -1082,21 +828,25 @@ class MemoryManager:
         """Async twin of :meth:`erase_fact`."""
         return await asyncio.to_thread(self.erase_fact, key)
 
-    async def aexport(self, path: str | Path, *, all_scopes: bool = False, vectors: bool = False) -> ArchiveReceipt:
-        """Async twin of :meth:`export`."""
-        return await asyncio.to_thread(self.export, path, all_scopes=all_scopes, vectors=vectors)
+    async def aexport(
+        self, path: str | Path, *, all_scopes: bool = False, vectors: bool = False, progress: Progress | None = None
+    ) -> ArchiveReceipt:
+        """Async twin of :meth:`export`; ``progress`` is called in another thread."""
+        return await asyncio.to_thread(self.export, path, all_scopes=all_scopes, vectors=vectors, progress=progress)
 
-    async def aimport_archive(self, path: str | Path) -> ArchiveReceipt:
-        """Async twin of :meth:`import_archive`."""
-        return await asyncio.to_thread(self.import_archive, path)
+    async def aimport_archive(self, path: str | Path, progress: Progress | None = None) -> ArchiveReceipt:
+        """Async twin of :meth:`import_archive`; ``progress`` is called in another thread."""
+        return await asyncio.to_thread(self.import_archive, path, progress)
 
     async def aexamine(self) -> list[Finding]:
         """Async twin of :meth:`examine`."""
         return await asyncio.to_thread(self.examine)
 
-    async def amigrate_to(self, target: MemoryManager) -> MigrationReceipt:
-        """Async twin of :meth:`migrate_to`."""
-        return await asyncio.to_thread(self.migrate_to, target)
+    async def amigrate_to(
+        self, target: MemoryManager, progress: Callable[[str, int, int], None] | None = None
+    ) -> MigrationReceipt:
+        """Async twin of :meth:`migrate_to`; ``progress`` is called in another thread."""
+        return await asyncio.to_thread(self.migrate_to, target, progress)
 
     async def aclose(self) -> None:
         """Async twin of :meth:`close`."""
@@ -1105,7 +855,7 @@ class MemoryManager:
     # Inside
 
     def _flush_all(self) -> None:
-        for scope in self._open.scopes_waiting():
+        for scope in self._open.sessions.scopes_waiting():
             self.for_scope(scope).flush()
 
     def _budget(self, max_tokens: int | None) -> int:
@@ -1140,126 +890,22 @@ class MemoryManager:
         """Store what waits: whole exchanges, or with ``unanswered`` everything."""
         stored = False
         while not stored:  # where an erasure came in between, it goes on with what was told since
-            era, waiting = self.long_term.era, self._open.waiting(self.scope)
+            era, waiting = self.long_term.era, self._open.sessions.waiting(self.scope)
             answers = (i for i in range(len(waiting) - 1, -1, -1) if waiting[i].role == "assistant" and waiting[i].text)
             ready = waiting if unanswered else waiting[: next(answers, -1) + 1]
             stored = not ready or self.long_term.store_of(era, ready)
-        self._open.stored(self.scope, ready)
+        self._open.sessions.stored(self.scope, ready)
 
     def _of_session(self, session_id: str | None) -> MemoryManager:
         """The memory of a session of this scope's user."""
         return self if session_id == self.scope.session_id else self.for_scope(self.scope.with_session(session_id))
 
-    def _request(self) -> ManagementRequest:
-        """What whoever manages is given now."""
-        self.features.refresh()
-        return ManagementRequest(
-            entries=tuple(self.short_term.entries),
-            facts=self.features.all(),
-            policy=self.short_term.policy,
-            now=self._open.clock(),
-            facts_changed=self.features.changes(),
-            scope=str(self.scope),
-        )
-
-    def _is_below(self, request: ManagementRequest) -> bool:
-        """Whether so little was said that no model is called."""
-        return not isinstance(self.manager, RuleManager) and request.tokens <= request.policy.threshold
-
-    def _planned(self) -> ManagementPlan:
-        request = self._request()
-        if self._is_below(request):
-            return planned((), request, self._open.counter.count, source="llm")
-        try:
-            return _expected(self.manager.invoke(request))
-        except Exception as error:
-            return _failed(request, error)
-
-    def _carry_out(self, plan: ManagementPlan) -> ManagementReceipt:
-        memory = self.short_term
-        before, tokens_before = memory.entries, memory.total_tokens
-        if plan.failed:
-            return ManagementReceipt(
-                skipped=plan.skipped, failed=plan.failed, tokens_before=tokens_before, tokens_after=tokens_before,
-                calls=plan.calls, usage=plan.usage,
-            )  # fmt: skip
-        current, changed = _unchanged(plan, before)
-        accepted, refused = validate(current, before, memory.policy, self._open.counter.count)
-        self.features.refresh()
-        done: list[Decision] = []
-        events: list[int] = []
-        learnt: set[str] = set()
-        skipped = [*plan.skipped, *changed, *refused]
-        for decision in accepted:
-            why = self._changed_since(decision, plan, learnt) or self._learn(decision, plan.source, events, learnt)
-            if why:
-                skipped.append(Skipped(decision, why))
-            else:
-                done.append(decision)
-        receipt = ManagementReceipt(
-            decisions=tuple(done),
-            skipped=tuple(skipped),
-            tokens_before=tokens_before,
-            tokens_after=sum(entry.tokens for entry in applied(before, done, self._open.counter.count)),
-            calls=plan.calls,
-            usage=plan.usage,
-            entries_before=tuple(before),
-            fact_events=tuple(events),
-            scope=str(self.scope),
-        )
-        if done:
-            receipt = self._write_down(receipt)
-        diverged = memory.diverged
-        for decision in done:
-            if isinstance(decision, Delete):
-                memory.delete(decision.entry_id)
-            elif isinstance(decision, Compress):
-                memory.compress_entry(decision.entry_id, decision.content)
-        memory.diverged = diverged  # what was deleted is written down
-        return receipt
-
-    def _changed_since(self, decision: Decision, plan: ManagementPlan, learnt: Collection[str]) -> str | None:
-        """Why a decision on a fact comes too late; of a plan made by hand it is not known what it was made for."""
-        if not plan.before or not isinstance(decision, Promote | Forget) or decision.key in learnt:
-            return None
-        now, was = self.features.get(decision.key, _NO_FACT), plan.facts.get(decision.key, _NO_FACT)
-        if now is was or now == was or (isinstance(decision, Promote) and now == decision.value):
-            return None
-        return "the fact was changed after the plan was made"
-
-    def _learn(self, decision: Decision, source: str, events: list[int], learnt: set[str]) -> str | None:
-        """Change the fact that a decision is about, and note the event and the key; or say why not."""
-        features = self.features
-        if isinstance(decision, Forget):
-            event = features.retract(decision.key, source, decision.entry_id)
-            if event is None:
-                return "there is no such fact"
-            events.append(event)
-        if isinstance(decision, Promote):
-            if decision.key in features and features.get(decision.key) == decision.value:
-                return "the fact is known already"
-            try:
-                event = features.set(decision.key, decision.value, source, decision.confidence, decision.entry_id)
-            except FactError as error:
-                return str(error)
-            events.append(event)
-        if isinstance(decision, Promote | Forget):
-            learnt.add(decision.key)
-        return None
-
-    def _write_down(self, receipt: ManagementReceipt) -> ManagementReceipt:
-        """Write down what is about to be done, and what entries said that will be compressed."""
-        log = self._open.managed(self.scope)
-        compressed = {decision.entry_id for decision in receipt.decisions if isinstance(decision, Compress)}
-        for entry in receipt.entries_before:
-            if entry.id in compressed:
-                log.keep(entry.original or entry.message)
-        return log.note(receipt)
-
-    def _managed_sessions(self) -> list[MemoryScope]:
-        """The owner's sessions that have a journal of their own."""
-        owner = self.scope.owner
-        return [scope for scope in self._open.journal.scopes() if scope.owner == owner and scope != owner]
+    def _managing(self) -> Managing:
+        opened, scope = self._open, self.scope
+        return Managing(
+            scope, opened.manager, self.short_term, self.features, lambda: opened.managed(scope), opened.counter.count,
+            opened.clock,
+        )  # fmt: skip
 
     def _expect_own(self, what: str, scope: str | None) -> None:
         if scope is not None and scope != str(self.scope):
@@ -1269,108 +915,8 @@ class MemoryManager:
         every = self.short_term.policy.manage_every_n_turns
         if every is None:
             return
-        turns = self._open.turns.get(self.scope, 0) + new_turns
-        self._open.turns[self.scope] = turns % every
-        if turns >= every:
+        if self._open.sessions.is_due(self.scope, new_turns, every):
             self.manage_in_background() if self._open.background else self.manage_short_term()
-
-
-def _checked(message: Message) -> Message:
-    if not isinstance(message, Message):
-        raise MessageError(
-            f"{type(message).__name__} {message!r:.60}: expected a memory_integrations.Message, such as "
-            "Message('user', 'Hello')."
-        )
-    return message
-
-
-def _without_injected(message: Message) -> Message:
-    """The message without blocks of injected memory: the same object where it has none.
-
-    What a tool found in memory stays: it is no memory, and its call needs its result.
-    """
-    content = message.content
-    if message.role == "tool":
-        return message
-    if isinstance(content, str):
-        stripped: Content = strip_injected(content)
-    else:
-        stripped = [left for block in content if (left := _block_without_injected(block)) is not None]
-    return message if len(stripped) == len(content) and stripped == content else replace(message, content=stripped)
-
-
-def _block_without_injected(block: str | Mapping[str, Any]) -> str | Mapping[str, Any] | None:
-    """The block without injected memory; None where it was nothing else."""
-    text = block if isinstance(block, str) else block.get("text")
-    if not isinstance(text, str) or (stripped := strip_injected(text)) == text:
-        return block
-    if not stripped:
-        return None
-    return stripped if isinstance(block, str) else {**block, "text": stripped}
-
-
-def _says_something(message: Message) -> bool:
-    return bool(message.content and (not isinstance(message.content, str) or message.content.strip()))
-
-
-def _manager_of(llm_client: Any, counter: TokenCounter) -> Manager:
-    if llm_client is None:
-        return RuleManager(counter.count)
-    from memory_integrations.manager_chain import build_manager_chain
-
-    chain: Manager = build_manager_chain(llm_client, counter=counter)
-    return chain
-
-
-def _expected(plan: Any) -> ManagementPlan:
-    if not isinstance(plan, ManagementPlan):
-        raise ManagementError(f"The manager gave {type(plan).__name__}: expected a ManagementPlan.")
-    return plan
-
-
-def _failed(request: ManagementRequest, error: Exception) -> ManagementPlan:
-    """The plan where a manager failed: whatever a model, its client or its answer did, nothing is changed."""
-    _log.warning("managing short-term memory failed: %s", type(error).__name__)
-    return ManagementPlan(
-        source="llm",
-        tokens_before=request.tokens,
-        failed=f"{type(error).__name__}: {error}",
-        calls=1,
-        scope=request.scope,
-        before=request.entries,
-        after=request.entries,
-        facts=request.facts,
-    )
-
-
-def _unchanged(plan: ManagementPlan, entries: Sequence[Entry]) -> tuple[list[Decision], list[Skipped]]:
-    """A plan's decisions on what is still as it was when the plan was made, and the others."""
-    was = {entry.id: entry.message for entry in plan.before}
-    now = {entry.id: entry.message for entry in entries}
-    kept: list[Decision] = []
-    changed: list[Skipped] = []
-    for decision in plan.decisions:
-        id_ = decision.entry_id
-        if id_ in was and id_ in now and was[id_] != now[id_]:
-            changed.append(Skipped(decision, "the entry was changed after the plan was made"))
-        else:
-            kept.append(decision)
-    return kept, changed
-
-
-def _journal(url: str | None, data_dir: Path, clock: Callable[[], datetime]) -> Journal:
-    if url is None:
-        return JsonlJournal(data_dir / "journal", clock)
-    from memory_integrations.journal_sql import SqlJournal
-
-    return SqlJournal(url, clock)
-
-
-def _place_of(data_dir: Path, qdrant: QdrantServer | QdrantClient | None) -> str:
-    """Where the memories are: the same for the same store."""
-    if qdrant is None:
-        return str(data_dir.absolute())
-    return qdrant.url.rstrip("/") if isinstance(qdrant, QdrantServer) else f"client {id(qdrant)}"
 
 
 def _plain_options(**options: Any) -> dict[str, Any]:
@@ -1378,9 +924,3 @@ def _plain_options(**options: Any) -> dict[str, Any]:
     secret = [name for name in ("journal_url", "qdrant") if "@" in str(options[name])]
     objects = [name for name, value in options.items() if name in secret or not isinstance(value, str | bool | None)]
     return {name: value for name, value in options.items() if name not in objects} | {"objects": objects}
-
-
-def _as_embeddings(embeddings: Any) -> Embeddings:
-    from memory_integrations.embeddings import as_embeddings
-
-    return as_embeddings(embeddings)

@@ -23,6 +23,7 @@ from memory_integrations import (
     manager,
 )
 from memory_integrations.errors import StoreUnavailableError
+from memory_integrations.managing import Managing
 
 Open = Callable[..., MemoryManager]
 LONG = "The flight to Lisbon leaves on the fourth of May at nine in the morning from gate seven of the old terminal."
@@ -304,7 +305,7 @@ def test_what_is_said_while_a_plan_is_carried_out_or_taken_back_stays(
         return patched
 
     if step == "apply":
-        monkeypatch.setattr(MemoryManager, "_write_down", meanwhile(MemoryManager._write_down))
+        monkeypatch.setattr(Managing, "_write_down", meanwhile(Managing._write_down))
     receipt = memory.apply(PLAN)
     assert len(receipt.decisions) == 3
     if step == "undo":

@@ -25,7 +25,7 @@ KEPT = 5
 
 @pytest.fixture
 def memory(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryManager]:
-    monkeypatch.setattr("memory_integrations.manager._RECENT_SESSIONS", KEPT)
+    monkeypatch.setattr("memory_integrations.sessions._KEPT", KEPT)
     monkeypatch.setattr("memory_integrations.collection._ROWS_KEPT", 20)
     with MemoryManager(data_dir=tmp_path, clock=clock) as memory:
         yield memory

@@ -1,0 +1,208 @@
+"""What the managers of all scopes share: the open stores, the conversations of this process, and who manages."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from memory_integrations.collection import MemoryCollection
+from memory_integrations.errors import ManagementError, StoreError, StoreUnavailableError
+from memory_integrations.features import FeatureMemory, ShelfSource, open_shelves
+from memory_integrations.journal import Journal, JsonlJournal
+from memory_integrations.long_term import LongTermMemory, MessageName
+from memory_integrations.managed import ManagementLog
+from memory_integrations.plans import ManagementReceipt, Manager
+from memory_integrations.policies import ShortTermPolicy
+from memory_integrations.rules import RuleManager
+from memory_integrations.scopes import MemoryScope
+from memory_integrations.server import QdrantServer
+from memory_integrations.sessions import Sessions
+from memory_integrations.short_term import ShortTermMemory
+from memory_integrations.tokens import TokenCounter
+
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+    from qdrant_client import QdrantClient
+
+_RECENT_USERS = 256  # whose facts stay in memory while nobody uses them
+
+
+class OpenMemory:
+    """The stores that a :class:`~memory_integrations.MemoryManager` was opened with; its arguments are the manager's.
+
+    Nothing is opened before it is needed.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        policy: ShortTermPolicy,
+        embeddings: Any,
+        qdrant: QdrantServer | QdrantClient | None,
+        counter: TokenCounter,
+        clock: Callable[[], datetime],
+        language: str | None,
+        llm_client: Any,
+        background: bool,
+        journal_url: str | None,
+        options: dict[str, Any],
+    ) -> None:
+        self.options = options
+        self.policy = policy
+        self.background = background
+        self.manager: Manager = _manager_of(llm_client, counter)
+        self.counter = counter
+        self.clock = clock
+        self.journal: Journal = _journal(journal_url, data_dir, clock)
+        self.shelf: ShelfSource = open_shelves(self.journal)
+        self.memories = MemoryCollection(
+            lambda: self._client(data_dir, qdrant),
+            lambda: as_embeddings(embeddings),
+            language=language,
+            options=qdrant.collection_options if isinstance(qdrant, QdrantServer) else None,
+        )
+        self.places = self.journal.place, _place_of(data_dir, qdrant)
+        self.sessions = Sessions(self._begin, self._can_be_resumed)
+        self._own_client: QdrantClient | None = None
+        self._worker: ThreadPoolExecutor | None = None
+        self._working: list[Future[ManagementReceipt]] = []
+        self._lock = threading.Lock()
+        self._features: WeakValueDictionary[MemoryScope, FeatureMemory] = WeakValueDictionary()
+        self._recent: OrderedDict[MemoryScope, FeatureMemory] = OrderedDict()
+
+    def managed(self, scope: MemoryScope) -> ManagementLog:
+        """What managing did to a session; read from its journal each time, since it is seldom asked for."""
+        return ManagementLog(self.journal, scope)
+
+    def managed_sessions(self, owner: MemoryScope) -> list[MemoryScope]:
+        """An owner's sessions that have a journal of their own."""
+        return [scope for scope in self.journal.scopes() if scope.owner == owner and scope != owner]
+
+    def remove_said(self, owner: MemoryScope, messages: Collection[MessageName]) -> None:
+        """Remove what managing wrote down of what messages of an owner's sessions say."""
+        for session in {session for session, _ in messages}:
+            ids = {message for of, message in messages if of == session}
+            self.managed(owner.with_session(session)).remove_said(ids)
+
+    def features(self, scope: MemoryScope) -> FeatureMemory:
+        """The one fold of an owner's facts in this open memory: for as long as somebody uses it, and a while longer.
+
+        A run asks for its user's anew at each step, and must not read the whole journal each time.
+        """
+        with self._lock:
+            found = self._features.get(scope.owner)
+            if found is None:
+                found = self._features[scope.owner] = FeatureMemory(self.shelf, scope, self.counter)
+            self._recent[scope.owner] = found
+            self._recent.move_to_end(scope.owner)
+            if len(self._recent) > _RECENT_USERS:
+                self._recent.popitem(last=False)
+            return found
+
+    def work(self, job: Callable[[], ManagementReceipt]) -> Future[ManagementReceipt]:
+        """Do something off the reply path, one thing after the other."""
+        with self._lock:
+            if self._worker is None:
+                self._worker = ThreadPoolExecutor(1, thread_name_prefix="memory-manager")
+            done = self._worker.submit(job)
+            self._working.append(done)
+            return done
+
+    def finish_work(self) -> None:
+        """Wait for what is done off the reply path, and raise what failed of it.
+
+        Raises:
+            ManagementError: A plan failed.
+            StoreError: It could not be carried out.
+        """
+        with self._lock:
+            working, self._working = self._working, []
+        wait(working)
+        for done in working:
+            if (failed := done.result().failed) is not None:
+                raise ManagementError(f"Managing in the background failed: {failed}. Nothing was changed.")
+
+    def close(self) -> None:
+        """Close what this opened; what is used next opens it again."""
+        with self._lock:
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.shutdown()
+        self.journal.close()
+        self.memories.close()
+        client, self._own_client = self._own_client, None
+        if client is not None:
+            client.close()
+
+    def _begin(self, scope: MemoryScope) -> ShortTermMemory:
+        """A conversation, with what managing did to it in this process and in others."""
+        memory = ShortTermMemory(self.policy, session_id=scope.session_id, counter=self.counter, clock=self.clock)
+        log = self.managed(scope)
+        memory.remember_managed(log.deleted(), log.compressed())
+        return memory
+
+    def _can_be_resumed(self, scope: MemoryScope, conversation: ShortTermMemory) -> bool:
+        """Whether :meth:`MemoryManager.resume` would bring back what users and assistants said."""
+        said = [entry.original or entry.message for entry in conversation.entries]
+        told = [message for message in said if message.role in ("user", "assistant") and message.text.strip()]
+        try:
+            recorded = LongTermMemory(self.memories, scope, self.counter, self.clock).recorded(told)
+        except StoreError:
+            return False
+        return all(recorded.get(message.id or "") for message in told)
+
+    def _client(self, data_dir: Path, qdrant: QdrantServer | QdrantClient | None) -> QdrantClient:
+        if qdrant is not None and not isinstance(qdrant, QdrantServer):
+            return qdrant
+        if self._own_client is not None:  # opened before, for a collection that was then refused
+            return self._own_client
+        if qdrant is None:
+            from memory_integrations.qdrant_edge import QdrantEdgeClient
+
+            try:
+                data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreUnavailableError(
+                    f"The directory {data_dir} cannot be made ({error}). Pass a data_dir that this user may write."
+                ) from error
+            self._own_client = QdrantEdgeClient(data_dir / "vectors")
+        else:
+            self._own_client = qdrant.connect()
+        return self._own_client
+
+
+def as_embeddings(embeddings: Any) -> Embeddings:
+    """What a manager was given as its embedding; see :func:`memory_integrations.embeddings.as_embeddings`."""
+    from memory_integrations.embeddings import as_embeddings
+
+    return as_embeddings(embeddings)
+
+
+def _manager_of(llm_client: Any, counter: TokenCounter) -> Manager:
+    if llm_client is None:
+        return RuleManager(counter.count)
+    from memory_integrations.manager_chain import build_manager_chain
+
+    chain: Manager = build_manager_chain(llm_client, counter=counter)
+    return chain
+
+
+def _journal(url: str | None, data_dir: Path, clock: Callable[[], datetime]) -> Journal:
+    if url is None:
+        return JsonlJournal(data_dir / "journal", clock)
+    from memory_integrations.journal_sql import SqlJournal
+
+    return SqlJournal(url, clock)
+
+
+def _place_of(data_dir: Path, qdrant: QdrantServer | QdrantClient | None) -> str:
+    """Where the memories are: the same for the same store."""
+    if qdrant is None:
+        return str(data_dir.absolute())
+    return qdrant.url.rstrip("/") if isinstance(qdrant, QdrantServer) else f"client {id(qdrant)}"
