@@ -7,8 +7,10 @@ conversations this finds far more than the mean over all tokens, which mostly sa
 from __future__ import annotations
 
 import functools
+import logging
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,7 +110,8 @@ def _wordllama() -> _Model:
     from importlib.util import find_spec
     from pathlib import Path
 
-    from wordllama import WordLlama
+    with _root_logger_left_alone():
+        from wordllama import WordLlama
 
     spec = find_spec("wordllama")
     assert spec is not None and spec.origin is not None
@@ -117,6 +120,20 @@ def _wordllama() -> _Model:
     model.tokenizer.no_padding()
     model.tokenizer.no_truncation()
     return _Model(model.embedding, model.tokenizer)
+
+
+@contextmanager
+def _root_logger_left_alone() -> Iterator[None]:
+    """Import what calls ``logging.basicConfig``: how a program logs is not a library's to say.
+
+    With a handler there that call does nothing.
+    """
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
 
 
 class _OfLlamaIndex(Embeddings):

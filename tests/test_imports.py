@@ -99,6 +99,21 @@ class TestImporting:
         done = run_python("import warnings; warnings.simplefilter('error'); import memory_integrations")
         assert (done.stdout, done.stderr) == ("", "")
 
+    def test_using_it_leaves_the_root_logger_to_the_program(
+        self, run_python: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        done = run_python(
+            "import logging, sys\n"
+            "import memory_integrations\n"
+            "with memory_integrations.MemoryManager('user:ann', data_dir=sys.argv[1]) as memory:\n"
+            "    memory.add_turn('My cello is red', 'I see')\n"
+            "    memory.get_context('cello')\n"
+            "logging.getLogger('httpx').info('an INFO that nobody asked for')\n"
+            "print(logging.getLogger().handlers, logging.getLogger().level == logging.WARNING)\n",
+            tmp_path,
+        )
+        assert (done.stdout, done.stderr) == ("[] True\n", "")
+
     def test_importing_writes_nothing(self, run_python: Callable[..., Any], tmp_path: Path) -> None:
         run_python(
             "import os, sys; os.chdir(sys.argv[1])\n"
