@@ -112,13 +112,24 @@ class SqlJournal:
         """A connection within a transaction, which is committed at the end.
 
         Raises:
-            StoreUnavailableError: The database does not answer, or refuses; nothing was written.
+            StoreCorruptedError: The database's files are damaged.
+            StoreUnavailableError: The database does not answer, or refuses; nothing was written, unless the message
+                says otherwise.
         """
         with self._asking(), self._connected().connect() as database:
             if database.dialect.name == "sqlite":  # a file has one writer, and its lock is taken at once
                 database.exec_driver_sql("BEGIN IMMEDIATE")
             yield database
-            database.commit()
+            try:
+                database.commit()
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                raise StoreUnavailableError(
+                    f"The connection to the database {self.place} was lost while it committed "
+                    f"({_one_line(error.orig)}). Whether this call was written is not known: read it before you repeat "
+                    "it."
+                ) from error
 
     def insert(self, table: sql.Table) -> Any:
         """The database's own insert, which can pass over a row that is there."""
@@ -140,15 +151,20 @@ class SqlJournal:
         try:
             yield
         except DBAPIError as error:
+            if _is_damage(error.orig):
+                raise StoreCorruptedError(
+                    f"The database {self.place} is damaged, or is none ({_one_line(error.orig)}). Nothing was written "
+                    "by this call. Restore it from a backup."
+                ) from error
             raise StoreUnavailableError(
-                f"The database {self.place} did not do what was asked of it "
-                f"({' '.join(str(error.orig).split())[:200]}). Nothing was written by this call. See that it runs, "
-                "that the user may create and write tables, and that the disk has space."
+                f"The database {self.place} did not do what was asked of it ({_one_line(error.orig)}). Nothing was "
+                "written by this call. See that it runs, that the user may create and write tables, and that the disk "
+                "has space."
             ) from error
         except SQLAlchemyError as error:
             raise StoreUnavailableError(
-                f"The database {self.place} cannot be used "
-                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}). Nothing was written by this call."
+                f"The database {self.place} cannot be used ({type(error).__name__}: {_one_line(error)}). Nothing was "
+                "written by this call."
             ) from error
 
 
@@ -311,6 +327,16 @@ class SqlScopeJournal:
         for event in events:
             self._on_event(event)
             self._seen = event.number
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    """Whether a driver's error says that what is stored cannot be read."""
+    code = getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None) or ""
+    return code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "XX001", "XX002"))
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _checked(url: str) -> sql.URL:

@@ -177,6 +177,45 @@ def test_a_write_that_fails_changes_nothing(tmp_path: Path, clock: Clock) -> Non
     journal.close()
 
 
+@pytest.mark.parametrize("damage", ["no database", "a page of zeros"])
+def test_a_damaged_file_says_so(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "journal.db"
+    journal = SqlJournal(f"sqlite:///{path}")
+    for number in range(50):
+        Reader(journal).append("x" * number)
+    journal.close()
+    content = bytearray(path.read_bytes())
+    at = 0 if damage == "no database" else 4096
+    content[at : at + 4096] = b"\0" * 4096 if at else b"nonsense" * 512
+    path.write_bytes(content)
+    with pytest.raises(StoreCorruptedError, match=r"journal\.db is damaged.*Restore it from a backup"):
+        Reader(journal)
+    assert path.read_bytes() == content
+    journal.close()
+
+
+def test_a_commit_whose_answer_is_lost_is_not_said_to_have_failed(postgresql: str) -> None:
+    from sqlalchemy import event
+
+    journal = SqlJournal(postgres.new_database(postgresql))
+    reader = Reader(journal)
+    reader.append("before")
+    engine = journal._connected()
+
+    def cut(connection: Any) -> None:
+        mine = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        with engine.connect() as other:
+            other.exec_driver_sql(f"SELECT pg_terminate_backend({mine}, 5000)")
+
+    event.listen(engine, "commit", cut)
+    with pytest.raises(StoreUnavailableError, match=r"lost while it committed.*not known"):
+        reader.append("perhaps")
+    event.remove(engine, "commit", cut)
+    assert reader.append("after").number == 2
+    assert reader.values == ["before", "after"]
+    journal.close()
+
+
 def test_a_row_that_is_no_event_is_named_and_nothing_is_changed(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "journal.db"
     journal = SqlJournal(f"sqlite:///{path}", clock)
