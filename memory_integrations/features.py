@@ -6,7 +6,7 @@ import copy
 import math
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -194,9 +194,12 @@ class FactShelf:
         if key is not None:
             self._tell(key)
 
-    def _on_reset(self) -> None:
+    def _on_reset(self, events: Sequence[Event]) -> None:
+        fresh = FactLog()
+        for event in events:
+            fresh.add(event)
         with self._lock:
-            self._log = FactLog()
+            self._log = fresh
         self._tell(None)
 
     def _tell(self, key: str | None) -> None:

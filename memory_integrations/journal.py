@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import finalize
@@ -98,6 +99,10 @@ def check_next(events: Sequence[Event], latest: int, scope: MemoryScope) -> None
         )
 
 
+OnEvent = Callable[[Event], None]
+OnReset = Callable[[Sequence[Event]], None]
+
+
 class ScopeJournal(Protocol):
     """The journal of one scope. Every implementation passes ``tests/journal_conformance.py``."""
 
@@ -140,17 +145,18 @@ class Journal(Protocol):
     def place(self) -> str:
         """Where they are kept: the same for two that are one."""
 
-    def open(self, scope: MemoryScope, on_event: Callable[[Event], None], on_reset: Callable[[], None]) -> ScopeJournal:
+    def open(self, scope: MemoryScope, on_event: OnEvent, on_reset: OnReset) -> ScopeJournal:
         """The journal of a scope, having handed all its events to ``on_event``, oldest first.
 
         Args:
             scope: Whose journal.
             on_event: Called once for every event, in order, also for those that this process appends.
-            on_reset: Called when the journal was erased: all that was handed over is void.
+            on_reset: Called when the journal was erased or revised, with the events that it has now: all that was
+                handed over before is void. In one call, so that nobody sees half of them.
         """
 
-    def scopes(self) -> list[MemoryScope]:
-        """The scopes that have a journal."""
+    def scopes(self, owner: MemoryScope | None = None) -> list[MemoryScope]:
+        """The scopes that have a journal; with ``owner`` those that are the owner's."""
 
     def close(self) -> None:
         """Release what is open."""
@@ -159,7 +165,7 @@ class Journal(Protocol):
 def events_of(journal: Journal, scope: MemoryScope) -> list[Event]:
     """Every event of a scope."""
     events: list[Event] = []
-    journal.open(scope, events.append, events.clear)
+    journal.open(scope, events.append, partial(_replace, events))
     return events
 
 
@@ -180,7 +186,7 @@ def restored(journal: Journal, scope: MemoryScope, events: Sequence[Event], *, d
         StoreError: They could not be written.
     """
     there: list[Event] = []
-    opened = journal.open(scope, there.append, there.clear)
+    opened = journal.open(scope, there.append, partial(_replace, there))
     common = min(len(there), len(events))
     if there[:common] != list(events[:common]):
         raise StoreUnavailableError(
@@ -193,6 +199,10 @@ def restored(journal: Journal, scope: MemoryScope, events: Sequence[Event], *, d
         for start in range(0, len(missing), _EVENTS_A_WRITE):
             opened.extend(missing[start : start + _EVENTS_A_WRITE])
     return len(missing)
+
+
+def _replace(events: list[Event], now: Sequence[Event]) -> None:
+    events[:] = now
 
 
 class JsonlJournal:
@@ -216,9 +226,7 @@ class JsonlJournal:
         """The directory, absolute."""
         return str(self.directory.absolute())
 
-    def open(
-        self, scope: MemoryScope, on_event: Callable[[Event], None], on_reset: Callable[[], None]
-    ) -> JsonlScopeJournal:
+    def open(self, scope: MemoryScope, on_event: OnEvent, on_reset: OnReset) -> JsonlScopeJournal:
         """The journal of a scope; see :class:`Journal`."""
         journal = JsonlScopeJournal(self, scope, on_event, on_reset)
         journal.refresh()
@@ -228,9 +236,12 @@ class JsonlJournal:
         """The file of a scope, which need not exist."""
         return self.directory / f"{scope.storage_key}.jsonl"
 
-    def scopes(self) -> list[MemoryScope]:
-        """The scopes that have a file, in the order of the files' names."""
-        return [scope for path in self.files() if (scope := self.scope_of(path)) is not None]
+    def scopes(self, owner: MemoryScope | None = None) -> list[MemoryScope]:
+        """The scopes that have a file, in the order of the files' names; see :class:`Journal`."""
+        # Of an owner only files that may be the owner's are read: another's may be damaged, and there may be many.
+        files = [path for path in self.files() if owner is None or path.name.startswith(owner.storage_prefix)]
+        found = [scope for path in files if (scope := self.scope_of(path)) is not None]
+        return [scope for scope in found if owner is None or scope.owner == owner]
 
     def files(self) -> list[Path]:
         """The files of all scopes, in the order of their names."""
@@ -259,7 +270,7 @@ class JsonlJournal:
 
     def repair(self, scope: MemoryScope) -> int:
         """Move the lines that are no events to a file beside the scope's; returns how many there were."""
-        journal = JsonlScopeJournal(self, scope, lambda event: None, lambda: None)
+        journal = JsonlScopeJournal(self, scope, lambda event: None, lambda events: None)
         try:
             return journal.repair() if journal.path.exists() else 0
         finally:
@@ -294,8 +305,8 @@ class JsonlScopeJournal:
         self,
         journal: JsonlJournal,
         scope: MemoryScope,
-        on_event: Callable[[Event], None],
-        on_reset: Callable[[], None],
+        on_event: OnEvent,
+        on_reset: OnReset,
     ) -> None:
         self.path = journal.path(scope)
         self.scope = scope
@@ -310,6 +321,7 @@ class JsonlScopeJournal:
         self._offset = 0  # bytes read, all of them whole lines
         self._lines = 0
         self._torn = False
+        self._void = False  # whether what was handed over holds no more, which is still to be said
         self._seen: tuple[int, int, int] | None = None  # what the file looked like when it was last read
 
     def append(self, kind: str, data: Mapping[str, Any]) -> Event:
@@ -357,16 +369,20 @@ class JsonlScopeJournal:
             if self._torn:
                 self._set_torn_line_aside(fd)
             lines = _read_from(fd, 0).removesuffix(b"\n").split(b"\n")[1:]
-            changes = 0
+            changes, events = 0, []
             for place, line in enumerate(lines):
                 event = _event(place + 1, _parse(line, self.path, place + 2), self.path)
-                now = revised(event)
-                if now is not event:
-                    lines[place] = encode_event(now).encode()
+                events.append(revised(event))
+                if events[-1] is not event:
+                    lines[place] = encode_event(events[-1]).encode()
                     changes += 1
             if changes:
-                self._rewrite(fd, lines)
-        self.refresh()
+                file_id, stamp = self._rewrite(fd, lines)
+                self._reset()
+                self._file_id, self._lines = file_id, len(lines) + 1
+                self._seen, self._offset = stamp, stamp[1]
+                self._hand_over(events)
+                self.close()  # it is another file now
         return changes
 
     def refresh(self) -> None:
@@ -379,12 +395,18 @@ class JsonlScopeJournal:
         if self._is_unchanged():
             return
         with self._locked(write=False) as fd:
-            if fd is not None:
+            if fd is None:
+                self._hand_over([])
+            else:
                 self._read_new(fd)
                 self._look(fd)
 
     def erase(self) -> int:
-        """Remove the file and what was set aside from it; returns how many events there were."""
+        """Remove the file and what was set aside from it; returns how many events there were.
+
+        Raises:
+            StoreUnavailableError: A file cannot be removed.
+        """
         with self._mutex:
             count = 0
             if self.path.exists():
@@ -394,10 +416,15 @@ class JsonlScopeJournal:
                     # Other processes may hold the file open: empty it before it loses its name.
                     os.ftruncate(fd, 0)
                     self.path.unlink()
-            for aside in self.path.parent.glob(f"{self.path.name}.*"):
-                aside.unlink()
-            self.close()
-            self._reset()
+            try:
+                for aside in self.path.parent.glob(f"{self.path.name}.*"):
+                    aside.unlink(missing_ok=True)  # another erasure may be at it
+            except OSError as error:
+                raise self._unavailable(error) from error
+            finally:
+                self.close()
+                self._reset()
+                self._hand_over([])
         return count
 
     def repair(self) -> int:
@@ -502,23 +529,36 @@ class JsonlScopeJournal:
             return None
 
     def _reset(self) -> None:
-        if self._offset:
-            self._on_reset()
+        self._void |= self._offset > 0
         self._offset = self._lines = 0
         self._torn = False
         self._file_id = self._seen = None
+
+    def _hand_over(self, events: Sequence[Event]) -> None:
+        if self._void:
+            self._void = False
+            self._on_reset(events)
+            return
+        for event in events:
+            self._on_event(event)
 
     def _read_new(self, fd: int) -> None:
         size = os.fstat(fd).st_size
         if size < self._offset:
             self._reset()
-        if size == self._offset:
-            return
+        events: list[Event] = []
+        try:
+            if size != self._offset:
+                self._read_lines(fd, events)
+        finally:  # what comes before a line that is none was read
+            self._hand_over(events)
+
+    def _read_lines(self, fd: int, events: list[Event]) -> None:
         *lines, rest = _read_from(fd, self._offset).split(b"\n")
         for line in lines:
             fields = _parse(line, self.path, self._lines + 1)
             if self._lines:
-                self._on_event(_event(self._lines, fields, self.path))
+                events.append(_event(self._lines, fields, self.path))
             else:
                 self._file_id = fields.get("file")
             self._offset += len(line) + 1
@@ -563,13 +603,16 @@ class JsonlScopeJournal:
         self._offset += len(data)
         self._lines += len(lines)
 
-    def _rewrite(self, fd: int, lines: Sequence[bytes]) -> None:
-        """Put a new file with these events in the place of this one, in one step."""
+    def _rewrite(self, fd: int, lines: Sequence[bytes]) -> tuple[str, tuple[int, int, int]]:
+        """Put a new file with these events in the place of this one, in one step; its mark and its stamp."""
         fresh = f"{self.path}.rewritten"
         Path(fresh).unlink(missing_ok=True)  # of a call that was interrupted
-        _append_to(fresh, b"\n".join([self._header()[1], *lines, b""]), sync=True)
+        file_id, header = self._header()
+        _append_to(fresh, b"\n".join([header, *lines, b""]), sync=True)
+        stamp = _stamp(os.stat(fresh))
         os.replace(fresh, self.path)
         os.ftruncate(fd, 0)  # other processes may hold the old one open
+        return file_id, stamp
 
     def _unavailable(self, error: OSError) -> StoreUnavailableError:
         return StoreUnavailableError(

@@ -27,7 +27,7 @@ except ModuleNotFoundError as error:
 
 from memory_integrations.arrival import utc_now
 from memory_integrations.errors import StoreCorruptedError, StoreUnavailableError
-from memory_integrations.journal import Event, check_next, decode_event, encode_event
+from memory_integrations.journal import Event, OnEvent, OnReset, check_next, decode_event, encode_event
 from memory_integrations.messages import as_utc
 from memory_integrations.scopes import MemoryScope
 
@@ -76,19 +76,20 @@ class SqlJournal:
         """The URL, without its password."""
         return self._url.render_as_string(hide_password=True)
 
-    def open(
-        self, scope: MemoryScope, on_event: Callable[[Event], None], on_reset: Callable[[], None]
-    ) -> SqlScopeJournal:
+    def open(self, scope: MemoryScope, on_event: OnEvent, on_reset: OnReset) -> SqlScopeJournal:
         """The journal of a scope; see :class:`memory_integrations.journal.Journal`."""
         journal = SqlScopeJournal(self, scope, on_event, on_reset)
         journal.refresh()
         return journal
 
-    def scopes(self) -> list[MemoryScope]:
-        """The scopes that have a journal, in the order of their keys."""
+    def scopes(self, owner: MemoryScope | None = None) -> list[MemoryScope]:
+        """The scopes that have a journal, in the order of their keys; with ``owner`` those that are the owner's."""
+        wanted = sql.select(_scopes.c.scope).order_by(_scopes.c.scope_key)
+        if owner is not None:
+            wanted = wanted.where(_scopes.c.scope_key.startswith(owner.storage_prefix, autoescape=True))
         with self.reading() as database:
-            rows = database.execute(sql.select(_scopes.c.scope).order_by(_scopes.c.scope_key)).scalars()
-            return [MemoryScope.parse(json.loads(row)) for row in rows]
+            found = [MemoryScope.parse(json.loads(row)) for row in database.execute(wanted).scalars()]
+        return [scope for scope in found if owner is None or scope.owner == owner]
 
     def close(self) -> None:
         """Give the connections back; a journal that is used again connects anew."""
@@ -175,8 +176,8 @@ class SqlScopeJournal:
         self,
         journal: SqlJournal,
         scope: MemoryScope,
-        on_event: Callable[[Event], None],
-        on_reset: Callable[[], None],
+        on_event: OnEvent,
+        on_reset: OnReset,
     ) -> None:
         self.scope = scope
         self._journal = journal
@@ -227,15 +228,17 @@ class SqlScopeJournal:
         """
         with self._mutex:
             with self._journal.writing() as database:
-                database.execute(self._row().with_for_update())
-                events = self._read(database)
-                changes = [now for event in events if (now := revised(event)) is not event]
+                row = database.execute(self._row().with_for_update()).one_or_none()
+                mark, before = (None, []) if row is None else (row.mark, self._read(database))
+                events = [revised(event) for event in before]
+                changes = [now for event, now in zip(before, events, strict=True) if now is not event]
                 for now in changes:
-                    row = (_events.c.scope_key == self._key) & (_events.c.number == now.number)
-                    database.execute(sql.update(_events).where(row).values(line=encode_event(now)))
+                    place = (_events.c.scope_key == self._key) & (_events.c.number == now.number)
+                    database.execute(sql.update(_events).where(place).values(line=encode_event(now)))
                 if changes:
-                    self._update(database, mark=os.urandom(8).hex())
-            self.refresh()
+                    mark = os.urandom(8).hex()
+                    self._update(database, mark=mark)
+            self._hand_over(mark, events if mark != self._mark else events[self._seen :])
         return len(changes)
 
     def refresh(self) -> None:
@@ -261,9 +264,11 @@ class SqlScopeJournal:
         """
         with self._mutex:
             with self._journal.writing() as database:
-                database.execute(self._row().with_for_update())
-                count = database.execute(sql.delete(_events).where(_events.c.scope_key == self._key)).rowcount
-                database.execute(sql.delete(_scopes).where(_scopes.c.scope_key == self._key))
+                count = 0
+                # Without a row nothing is locked: whoever begins to write meanwhile must not lose the row to this.
+                if database.execute(self._row().with_for_update()).one_or_none() is not None:
+                    count = database.execute(sql.delete(_events).where(_events.c.scope_key == self._key)).rowcount
+                    database.execute(sql.delete(_scopes).where(_scopes.c.scope_key == self._key))
             self._hand_over(None, [])
         return count
 
@@ -320,13 +325,13 @@ class SqlScopeJournal:
             ) from None
 
     def _hand_over(self, mark: str | None, events: list[Event]) -> None:
-        if mark != self._mark:
-            if self._seen:
-                self._on_reset()
-            self._mark, self._seen = mark, 0
+        is_void, self._mark = mark != self._mark and self._seen > 0, mark
+        self._seen = events[-1].number if events else 0 if is_void else self._seen
+        if is_void:
+            self._on_reset(events)
+            return
         for event in events:
             self._on_event(event)
-            self._seen = event.number
 
 
 def _is_damage(error: BaseException | None) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
@@ -117,11 +117,7 @@ class ManagementLog:
     def original(self, entry_id: str) -> Message | None:
         """The message of an entry as it was said; None where it was never compressed."""
         self._journal.refresh()
-        data = self._said.get(entry_id)
-        if data is None:
-            return None
-        said_at = datetime.fromisoformat(data["said_at"])
-        return Message(data["role"], data["content"], data["name"], data["id"], data["session_id"], said_at)
+        return self._original(entry_id)
 
     def receipts(self) -> list[ManagementReceipt]:
         """The runs that stand, oldest first; their ``entries_before`` are not kept."""
@@ -139,10 +135,17 @@ class ManagementLog:
     def compressed(self) -> dict[str, tuple[Message, str]]:
         """What compressed entries said and what they are shown by, by their ids."""
         shorter = {id_: made.content for id_, made in self._latest().items() if isinstance(made, Compress)}
-        originals = {id_: self.original(id_) for id_ in shorter}
+        originals = {id_: self._original(id_) for id_ in shorter}
         return {id_: (said, shorter[id_]) for id_, said in originals.items() if said is not None}
 
     # Inside
+
+    def _original(self, entry_id: str) -> Message | None:
+        data = self._said.get(entry_id)
+        if data is None:
+            return None
+        said_at = datetime.fromisoformat(data["said_at"])
+        return Message(data["role"], data["content"], data["name"], data["id"], data["session_id"], said_at)
 
     def _latest(self) -> dict[str, Decision]:
         """What stands of each entry that was deleted or compressed."""
@@ -183,10 +186,12 @@ class ManagementLog:
         elif event.kind == _CLEARED:
             self._cleared = datetime.fromisoformat(event.data["until"])
 
-    def _on_reset(self) -> None:
+    def _on_reset(self, events: Sequence[Event]) -> None:
         self._said.clear()
         self._events.clear()
         self._cleared = None
+        for event in events:
+            self._on_event(event)
 
 
 def _deciding(event: Event, revised: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Event:

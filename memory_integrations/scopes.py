@@ -114,6 +114,13 @@ class MemoryScope:
         return f"{readable}.{blake2b(tag.encode(), digest_size=16).hexdigest()}"
 
     @property
+    def storage_prefix(self) -> str:
+        """What the :attr:`storage_key` of every session of this user begins with; others' may as well."""
+        # As far as a readable beginning is the same in both printed forms.
+        user = re.match("[A-Za-z0-9]*", self.user_id or "")
+        return ("session" if self.user_id is None else f"user-{user[0] if user else ''}".lower())[:30].rstrip("-")
+
+    @property
     def owner(self) -> MemoryScope:
         """Where durable memories are written: the user when there is one, else the scope itself."""
         return MemoryScope(self.user_id) if self.user_id is not None else self

@@ -38,8 +38,8 @@ class Reader:
         self.resets = 0
         self.journal: ScopeJournal = journal.open(scope, self.events.append, self._reset)
 
-    def _reset(self) -> None:
-        self.events.clear()
+    def _reset(self, events: Sequence[Event]) -> None:
+        self.events[:] = events
         self.resets += 1
 
     def append(self, value: Any = 1, key: str = "k") -> Event:
@@ -280,6 +280,32 @@ class JournalConformance:
         one.journal.close()  # type: ignore[attr-defined]
         reader().journal.revise(removed)
         assert [event.kind for event in one.refreshed()] == ["removed"]
+
+    def test_who_starts_over_is_handed_all_at_once(self, reader: OpenReader) -> None:
+        one, other = reader(), reader()
+        for value in range(5):
+            one.append(value)
+        other.refreshed()
+        seen: list[int] = []
+        for each in (one, other):
+            taken = each._reset
+            each.journal._on_reset = lambda events, taken=taken: (seen.append(len(events)), taken(events))  # type: ignore[attr-defined]
+        one.journal.revise(lambda event: removed(event) if event.number == 2 else event)
+        assert other.refreshed() == one.events
+        assert [event.kind for event in one.events] == ["set", "removed", "set", "set", "set"]
+        other.journal.erase()
+        assert one.refreshed() == []
+        assert seen == [5, 5, 0, 0]
+
+    def test_the_journals_of_an_owner_are_its_own(self, journal: Journal) -> None:
+        users = ["ann", "Ann", "an", "ann b", "ann/session:x", "änn", "x" * 60, "ann-session-s"]
+        scopes = {MemoryScope(user, session) for user in users for session in (None, "s", "/session:", "ü")}
+        for scope in scopes | {MemoryScope(), MemoryScope(None, "s")}:
+            Reader(journal, scope).append()
+        for user in users:
+            found = journal.scopes(MemoryScope(user))
+            assert set(found) == {scope for scope in scopes if scope.user_id == user}, user
+            assert len(found) == 4
 
     def test_revising_nothing_starts_nobody_over(self, reader: OpenReader) -> None:
         one, other = reader(), reader()

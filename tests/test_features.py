@@ -844,3 +844,24 @@ class TestErase:
 def _wait(futures: Iterable[Any]) -> None:
     for future in futures:
         future.result(timeout=60)
+
+
+def test_readers_never_see_a_history_being_erased(open_facts: OpenFacts) -> None:
+    ann = open_facts(ANN)
+    ann.set("typo", 1)
+    for value in range(2000):
+        ann.set("city", value)
+    seen: set[Any] = set()
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            seen.add(ann.get("city"))
+
+    reader = threading.Thread(target=read)
+    with frequent_switches():
+        reader.start()
+        assert ann.erase("typo") == 1
+        stop.set()
+        reader.join()
+    assert seen == {1999}

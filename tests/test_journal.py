@@ -159,7 +159,7 @@ class TestCrashes:
 import sys
 from memory_integrations.journal import JsonlJournal, removed
 from memory_integrations.scopes import MemoryScope
-journal = JsonlJournal(sys.argv[1]).open(MemoryScope("ann"), lambda event: None, lambda: None)
+journal = JsonlJournal(sys.argv[1]).open(MemoryScope("ann"), lambda event: None, lambda events: None)
 while True:
     event = journal.append("set", {"key": "k", "value": "x" * 200})
     sys.stdout.write(f"{event.number}\\n")
@@ -625,7 +625,7 @@ class TestP24Erasing:
     def test_p24_a_journal_that_cannot_even_be_opened_can_be_erased(self, journal: JsonlJournal) -> None:
         written(journal, "secret", "secret")
         spoil(journal, 2, b"damage")
-        JsonlScopeJournal(JsonlJournal(journal.directory), ANN, lambda event: None, lambda: None).erase()
+        JsonlScopeJournal(JsonlJournal(journal.directory), ANN, lambda event: None, lambda events: None).erase()
         assert not list(journal.directory.iterdir())
 
     def test_the_default_clock_is_utc(self, tmp_path: Path) -> None:

@@ -216,6 +216,26 @@ def test_a_commit_whose_answer_is_lost_is_not_said_to_have_failed(postgresql: st
     journal.close()
 
 
+def test_what_is_written_while_nothing_is_erased_stays(postgresql: str) -> None:
+    from sqlalchemy import event
+
+    url = postgres.new_database(postgresql)
+    one, other = SqlJournal(url), SqlJournal(url)
+    eraser = Reader(one)
+
+    def write_first(_: Any, __: Any, statement: str, *more: Any) -> None:
+        if "FOR UPDATE" in statement:
+            Reader(other).append("first")
+
+    event.listen(one._connected(), "after_cursor_execute", write_first)
+    assert eraser.journal.erase() == 0
+    event.remove(one._connected(), "after_cursor_execute", write_first)
+    assert [set_to.data["value"] for set_to in eraser.refreshed()] == ["first"]
+    assert Reader(other).append("second").number == 2
+    one.close()
+    other.close()
+
+
 def test_a_row_that_is_no_event_is_named_and_nothing_is_changed(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "journal.db"
     journal = SqlJournal(f"sqlite:///{path}", clock)

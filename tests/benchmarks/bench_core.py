@@ -106,7 +106,7 @@ def test_journal_read_ten_thousand_events(benchmark: BenchmarkFixture, manager: 
     filled(manager.features, 10_000)
     scope = manager.scope.owner
     journal = JsonlJournal(tmp_path / "journal")
-    run(benchmark, "journal", lambda: journal.open(scope, lambda event: None, lambda: None), 1, rounds=5)
+    run(benchmark, "journal", lambda: journal.open(scope, lambda event: None, lambda events: None), 1, rounds=5)
 
 
 # short-term
