@@ -103,6 +103,11 @@ class MemoryCollection:
                     self._client = client
         return self._client
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened and not closed since."""
+        return self._client is not None
+
     def client(self) -> QdrantClient:
         """The client, whatever collection is there."""
         return self._client or self._make_client()

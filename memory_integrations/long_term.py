@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
@@ -152,6 +153,13 @@ class LongTermMemory:
                 given={message.id for message, text in texts if text and message.id},
             )
         return ids
+
+    def held(self) -> AbstractContextManager[Any]:
+        """Lets several calls of this thread be one step: other threads of this process write and erase before or after.
+
+        Whoever holds the conversation too takes it after this.
+        """
+        return self._turn.lock
 
     @property
     def era(self) -> int:

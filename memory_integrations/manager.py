@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -35,7 +36,7 @@ from memory_integrations.long_term import LongTermMemory
 from memory_integrations.managing import Managing
 from memory_integrations.messages import Message
 from memory_integrations.migration import MigrationReceipt, copy_collection, copy_journals
-from memory_integrations.opened import OpenMemory, as_embeddings
+from memory_integrations.opened import OpenMemory, as_embeddings, raise_first
 from memory_integrations.plans import ManagementPlan, ManagementReceipt, Manager
 from memory_integrations.policies import Entry, ShortTermPolicy
 from memory_integrations.scopes import MemoryScope
@@ -144,7 +145,7 @@ class MemoryManager:
     def _bind(self, scope: MemoryScope, opened: OpenMemory) -> None:
         self.scope = scope
         self._open = opened
-        self._short_term = opened.sessions.of(scope)
+        self._conversation: ShortTermMemory | None = None
         self.features = opened.features(scope)
         self.long_term = LongTermMemory(
             opened.memories, scope, opened.counter, opened.clock, partial(opened.remove_said, scope.owner)
@@ -165,15 +166,18 @@ class MemoryManager:
         """The conversation.
 
         Raises:
-            StoreError: It was let go of, after a thousand others were used, and cannot be brought back now.
+            StoreError: How it was managed cannot be read; or it was let go of, after a thousand others were used, and
+                cannot be brought back now.
         """
-        conversation = self._short_term
+        conversation = self._as_it_is()
         if conversation.to_be_resumed:
-            with conversation.held():
-                if conversation.to_be_resumed:
-                    self._resume(conversation)
-                    conversation.to_be_resumed = False
+            self._open.resume(self.scope, conversation)
         return conversation
+
+    @property
+    def attached(self) -> dict[str, Any]:
+        """What components know of the conversation besides its messages, by their names; it lives as long."""
+        return self._as_it_is().attached
 
     @property
     def options(self) -> dict[str, Any]:
@@ -236,10 +240,12 @@ class MemoryManager:
                     "the user said alone with add_messages."
                 )
         sessions = {message.session_id: self._of_session(message.session_id) for message in ready}
+        # First: what cannot be brought back now raises before anything is stored.
+        conversations = {session: memory.short_term for session, memory in sessions.items()}
         for owner in {memory.scope.owner: memory for memory in sessions.values()}.values():
             owner.long_term.store_messages(m for m in ready if sessions[m.session_id].scope.owner == owner.scope.owner)
-        ids = [sessions[message.session_id].short_term.add_message(message) for message in ready]
-        self._open.sessions.release_one()
+        ids = [conversations[message.session_id].add_message(message) for message in ready]
+        self._open.sessions.release()
         for memory in sessions.values():
             said = [message for message in ready if message.session_id == memory.scope.session_id]
             memory._manage_if_due(sum(message.role == "assistant" for message in said))
@@ -281,7 +287,7 @@ class MemoryManager:
         if remember:
             self._open.sessions.wait(self.scope, fresh)
             self._store_waiting(unanswered=unanswered or changed)
-        self._open.sessions.release_one()
+        self._open.sessions.release()
         self._manage_if_due(sum(message.role == "assistant" for message in fresh))
         return ids
 
@@ -326,7 +332,7 @@ class MemoryManager:
         Warns:
             BudgetWarning: The latest user message alone is over the budget; it is there all the same.
         """
-        self._open.sessions.release_one()
+        self._open.sessions.release()
         budget = self._budget(max_tokens)
         hits = self._recall(query, recall + _SHOWN_ANYWAY) if budget and recall else []
         count, session = self._open.counter.count_line, self.scope.session_id
@@ -353,7 +359,7 @@ class MemoryManager:
         Warns:
             BudgetWarning: The latest user message alone is over the budget; it is there all the same.
         """
-        self._open.sessions.release_one()
+        self._open.sessions.release()
         memory, count = self.short_term, self._open.counter.count_line
         budget = self._budget(memory.policy.max_tokens if max_tokens is None else max_tokens)
         asked = next((i for i in range(len(messages) - 1, -1, -1) if messages[i].role == "user"), len(messages))
@@ -386,19 +392,8 @@ class MemoryManager:
         Raises:
             StoreError: A store cannot be read.
         """
-        return [] if len(self.short_term) else self._resume(self.short_term)
-
-    def _resume(self, conversation: ShortTermMemory) -> list[Message]:
-        session, cleared = self.scope.session_id, self._open.managed(self.scope).cleared()
-        said = [
-            message
-            for message in self.long_term.messages(session)
-            if message.role != "file"
-            and message.session_id == session
-            and (cleared is None or message.created_at is None or message.created_at > cleared)
-        ]
-        conversation.extend(message for message in said if not conversation.knows(message))
-        return said
+        conversation = self._as_it_is()
+        return [] if len(conversation) else self._open.resume(self.scope, conversation)
 
     def still_there(self, messages: Sequence[Message]) -> list[Message]:
         """Those messages of a former state of this session that were not erased, deleted or forgotten since.
@@ -430,9 +425,11 @@ class MemoryManager:
             StoreError: That it is forgotten could not be written down, for :meth:`resume`. Here it is.
         """
         self._open.sessions.stored(self.scope, self._open.sessions.waiting(self.scope))
-        count = self.short_term.clear()
+        conversation = self._as_it_is()
+        with suppress(StoreError):  # what cannot be brought back now is forgotten all the same
+            conversation = self.short_term
+        count = conversation.clear()
         self._open.managed(self.scope).clear(self._open.clock())
-        self.short_term.diverged = False
         return count
 
     # Facts and long-term memory
@@ -569,34 +566,32 @@ class MemoryManager:
         (an agent's checkpoints, another history) is its owner's to delete; told again, it brings nothing back.
 
         Raises:
-            StoreError: A store could not be written; running it again goes on where it stopped.
+            StoreError: A store could not be read or written; running it again goes on where it stopped.
         """
         self._open.counter.count_line.cache_clear()
-        whole = self.scope == self.scope.owner
-        conversations = self._open.sessions.of_owner(self.scope) if whole else [self.short_term]
-        told = [entry.message for conversation in conversations for entry in conversation.entries]
-        mine = [s for s in self._open.sessions.scopes_waiting() if s == self.scope or (whole and s.owner == self.scope)]
-        waiting = {scope: self._open.sessions.waiting(scope) for scope in mine}
-        for scope, messages in waiting.items():
-            self._open.sessions.stored(scope, messages)
+        opened, sessions, scope = self._open, self._open.sessions, self.scope
+        whole = scope == scope.owner
+        # First what may be refused: a journal can be damaged, and another process can hold the embedded engine.
+        managed = opened.managed_sessions(scope) if whole else [scope]
+        told = [entry.message for conversation in sessions.within(scope) for entry in conversation.entries]
+        waiting = {one: sessions.waiting(one) for one in sessions.scopes_waiting(scope)}
+        for one, messages in waiting.items():
+            sessions.stored(one, messages)
             told += messages
-        try:  # first what may be refused, since another process can hold the embedded engine
-            memories = self.long_term.erase(None if whole else self.scope.session_id, told)
+        try:
+            memories = self.long_term.erase(None if whole else scope.session_id, told)
         except BaseException:
-            for scope, messages in waiting.items():
-                self._open.sessions.wait(scope, messages)
+            for one, messages in waiting.items():
+                sessions.wait(one, messages)
             raise
-        sessions = self._open.managed_sessions(self.scope.owner) if whole else [self.scope]
-        receipt = EraseReceipt(
-            scope=str(self.scope),
-            decisions=sum(self._open.managed(scope).erase() for scope in sessions),
+        forgotten = sessions.forget(scope)  # before what managing wrote down of them: it must not write it again
+        return EraseReceipt(
+            scope=str(scope),
+            decisions=sum(opened.managed(one).erase() for one in managed),
             facts=self.features.erase() if whole else 0,
             memories=memories,
-            messages=sum(conversation.clear() for conversation in conversations),
+            messages=forgotten,
         )
-        for conversation in conversations:
-            conversation.diverged = False
-        return receipt
 
     def erase_fact(self, key: str) -> int:
         """Remove a fact of the scope's owner with its history, physically, and what managing decided of it.
@@ -611,7 +606,8 @@ class MemoryManager:
             FactError: The key is no text.
             StoreError: A journal could not be written; running it again goes on where it stopped.
         """
-        for scope in self._open.managed_sessions(self.scope.owner):
+        owner = self.scope.owner
+        for scope in [*self._open.managed_sessions(owner), owner]:  # without a session it is managed in the owner's own
             self._open.managed(scope).remove_fact(key)
         return self.features.erase(key)
 
@@ -633,8 +629,8 @@ class MemoryManager:
             StoreUnavailableError: The file cannot be written.
             StoreError: A store cannot be read.
         """
-        self._flush_all() if all_scopes else self.flush()
         opened, scope = self._open, None if all_scopes else self.scope
+        self._store_all_waiting(scope)
         return write_archive(Path(path), scope, opened.journal, opened.memories, vectors, progress)
 
     def import_archive(self, path: str | Path, progress: Progress | None = None) -> ArchiveReceipt:
@@ -692,7 +688,7 @@ class MemoryManager:
             StoreCorruptedError: What was read back differs.
             StoreError: A store could not be read or written.
         """
-        self._flush_all()
+        self._store_all_waiting()
         here, there = self._open, target._open
         receipt = MigrationReceipt()
         if here.places == there.places:
@@ -712,10 +708,13 @@ class MemoryManager:
 
         Raises:
             StoreError: What waited could not be stored. Everything is closed all the same.
+            ManagementError: Managing in the background failed; so is it then.
         """
         try:
-            self._open.finish_work()
-            self._flush_all()
+            try:
+                self._store_all_waiting()
+            finally:
+                self._open.finish_work()
         finally:
             if _opened.get(directory := self._open.options["data_dir"]) is self._open:
                 del _opened[directory]
@@ -854,9 +853,15 @@ class MemoryManager:
 
     # Inside
 
-    def _flush_all(self) -> None:
-        for scope in self._open.sessions.scopes_waiting():
-            self.for_scope(scope).flush()
+    def _store_all_waiting(self, within: MemoryScope | None = None) -> None:
+        """Store what waits of a scope, or of all: one that cannot be stored keeps no other from it."""
+        failed: list[Exception] = []
+        for scope in self._open.sessions.scopes_waiting(within):
+            try:
+                self.for_scope(scope)._store_waiting(unanswered=True)
+            except Exception as error:
+                failed.append(error)
+        raise_first(failed)
 
     def _budget(self, max_tokens: int | None) -> int:
         """Tokens that a context may spend."""
@@ -895,6 +900,12 @@ class MemoryManager:
             ready = waiting if unanswered else waiting[: next(answers, -1) + 1]
             stored = not ready or self.long_term.store_of(era, ready)
         self._open.sessions.stored(self.scope, ready)
+
+    def _as_it_is(self) -> ShortTermMemory:
+        """The conversation, also where it is still to be resumed: no store of memories is asked."""
+        if self._conversation is None:
+            self._conversation = self._open.sessions.of(self.scope)
+        return self._conversation
 
     def _of_session(self, session_id: str | None) -> MemoryManager:
         """The memory of a session of this scope's user."""

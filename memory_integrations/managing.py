@@ -104,13 +104,11 @@ class Managing:
         )
         if done:
             receipt = self._write_down(receipt)
-        diverged = memory.diverged
         for decision in done:
             if isinstance(decision, Delete):
                 memory.delete(decision.entry_id)
             elif isinstance(decision, Compress):
                 memory.compress_entry(decision.entry_id, decision.content)
-        memory.diverged = diverged  # what was deleted is written down
         return receipt
 
     def _request(self) -> ManagementRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from memory_integrations.collection import MemoryCollection
-from memory_integrations.errors import ManagementError, StoreError, StoreUnavailableError
+from memory_integrations.errors import ManagementError, MemoryIntegrationError, StoreUnavailableError
 from memory_integrations.features import FeatureMemory, ShelfSource, open_shelves
 from memory_integrations.journal import Journal, JsonlJournal
 from memory_integrations.long_term import LongTermMemory, MessageName
 from memory_integrations.managed import ManagementLog
+from memory_integrations.messages import Message
 from memory_integrations.plans import ManagementReceipt, Manager
 from memory_integrations.policies import ShortTermPolicy
 from memory_integrations.rules import RuleManager
@@ -81,14 +82,44 @@ class OpenMemory:
         return ManagementLog(self.journal, scope)
 
     def managed_sessions(self, owner: MemoryScope) -> list[MemoryScope]:
-        """An owner's sessions that have a journal of their own."""
-        return [scope for scope in self.journal.scopes() if scope.owner == owner and scope != owner]
+        """An owner's sessions that have a journal of their own.
+
+        Raises:
+            StoreError: One that may be the owner's cannot be read.
+        """
+        if owner.user_id is None:
+            return []
+        return [scope for scope in self.journal.scopes(owner) if scope != owner]
 
     def remove_said(self, owner: MemoryScope, messages: Collection[MessageName]) -> None:
-        """Remove what managing wrote down of what messages of an owner's sessions say."""
+        """Remove messages of an owner's sessions from conversations, and what managing wrote down of them."""
         for session in {session for session, _ in messages}:
+            scope = owner.with_session(session)
             ids = {message for of, message in messages if of == session}
-            self.managed(owner.with_session(session)).remove_said(ids)
+            if (conversation := self.sessions.get(scope)) is not None:  # first: else managing writes it down again
+                for message in ids:
+                    conversation.delete(message)
+            self.managed(scope).remove_said(ids)
+
+    def resume(self, scope: MemoryScope, conversation: ShortTermMemory) -> list[Message]:
+        """Bring a conversation back from long-term memory and as it was managed; returns the whole of it.
+
+        Raises:
+            StoreError: A store cannot be read.
+        """
+        long_term = LongTermMemory(self.memories, scope, self.counter, self.clock)
+        with long_term.held(), conversation.held():  # in this order; no erasure comes between reading and taking in
+            session, cleared = scope.session_id, self.managed(scope).cleared()
+            said = [
+                message
+                for message in long_term.messages(session)
+                if message.role != "file"
+                and message.session_id == session
+                and (cleared is None or message.created_at is None or message.created_at > cleared)
+            ]
+            conversation.extend(message for message in said if not conversation.knows(message))
+            conversation.to_be_resumed = False
+        return said
 
     def features(self, scope: MemoryScope) -> FeatureMemory:
         """The one fold of an owner's facts in this open memory: for as long as somebody uses it, and a while longer.
@@ -111,7 +142,7 @@ class OpenMemory:
             if self._worker is None:
                 self._worker = ThreadPoolExecutor(1, thread_name_prefix="memory-manager")
             done = self._worker.submit(job)
-            self._working.append(done)
+            self._working = [*(one for one in self._working if not one.done() or _failure_of(one)), done]
             return done
 
     def finish_work(self) -> None:
@@ -124,9 +155,7 @@ class OpenMemory:
         with self._lock:
             working, self._working = self._working, []
         wait(working)
-        for done in working:
-            if (failed := done.result().failed) is not None:
-                raise ManagementError(f"Managing in the background failed: {failed}. Nothing was changed.")
+        raise_first([failure for done in working if (failure := _failure_of(done))])
 
     def close(self) -> None:
         """Close what this opened; what is used next opens it again."""
@@ -148,14 +177,15 @@ class OpenMemory:
         return memory
 
     def _can_be_resumed(self, scope: MemoryScope, conversation: ShortTermMemory) -> bool:
-        """Whether :meth:`MemoryManager.resume` would bring back what users and assistants said."""
-        said = [entry.original or entry.message for entry in conversation.entries]
-        told = [message for message in said if message.role in ("user", "assistant") and message.text.strip()]
-        try:
-            recorded = LongTermMemory(self.memories, scope, self.counter, self.clock).recorded(told)
-        except StoreError:
+        """Whether long-term memory would bring a conversation back as it is: tried, and compared."""
+        if not self.memories.is_open:
             return False
-        return all(recorded.get(message.id or "") for message in told)
+        try:
+            again = self._begin(scope)
+            self.resume(scope, again)
+        except MemoryIntegrationError:
+            return False
+        return again.entries == conversation.entries
 
     def _client(self, data_dir: Path, qdrant: QdrantServer | QdrantClient | None) -> QdrantClient:
         if qdrant is not None and not isinstance(qdrant, QdrantServer):
@@ -175,6 +205,22 @@ class OpenMemory:
         else:
             self._own_client = qdrant.connect()
         return self._own_client
+
+
+def raise_first(errors: Sequence[BaseException]) -> None:
+    """Raise the first of these errors, with what the others say."""
+    for first, *others in [errors] if errors else ():
+        for other in others:
+            first.add_note(f"And {type(other).__name__}: {other}")
+        raise first
+
+
+def _failure_of(done: Future[ManagementReceipt]) -> BaseException | None:
+    """What failed of something that was done off the reply path."""
+    error = done.exception()
+    if error is None and (failed := done.result().failed) is not None:
+        return ManagementError(f"Managing in the background failed: {failed}. Nothing was changed.")
+    return error
 
 
 def as_embeddings(embeddings: Any) -> Embeddings:

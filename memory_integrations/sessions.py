@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from memory_integrations.errors import ScopeError
 from memory_integrations.messages import Message
@@ -15,7 +15,8 @@ from memory_integrations.short_term import ShortTermMemory
 _CLAIMED = 20_000  # of so many messages it is known whose they are
 _UNIQUE = 16  # characters of an id that nobody else's message has by chance
 _KEPT = 1000  # conversations that nobody holds stay in memory
-_RELEASED_KNOWN = 100_000
+_RELEASED_KNOWN = 100_000  # of so many that went it is known that they are to come back
+_AT_ONCE = 2  # looked at by one call, so that they become fewer again
 
 
 class Sessions:
@@ -36,52 +37,87 @@ class Sessions:
         self._lock = threading.Lock()
         self._held: WeakValueDictionary[MemoryScope, ShortTermMemory] = WeakValueDictionary()
         self._recent: OrderedDict[MemoryScope, ShortTermMemory] = OrderedDict()
+        self._staying: WeakKeyDictionary[ShortTermMemory, int] = WeakKeyDictionary()  # by their revisions
         self._released: OrderedDict[MemoryScope, None] = OrderedDict()
         self._turns: dict[MemoryScope, int] = {}
         self._waiting: dict[MemoryScope, list[Message]] = {}
         self._claimed: OrderedDict[tuple[str | None, str | None, int], str] = OrderedDict()
 
     def of(self, scope: MemoryScope) -> ShortTermMemory:
-        """The one conversation of a scope in this process; for how long: see :meth:`release_one`.
+        """The one conversation of a scope in this process; for how long: see :meth:`release`.
 
         Raises:
             StoreError: How it was managed cannot be read.
         """
         with self._lock:
             found = self._held.get(scope)
-            if found is None:
-                found = self._held[scope] = self._begin(scope)
-                found.to_be_resumed = scope in self._released
-                self._released.pop(scope, None)
+        made = found or self._begin(scope)  # it reads, which others need not wait for
+        with self._lock:
+            found = self._held.setdefault(scope, made)
+            if found is made and scope in self._released:
+                del self._released[scope]
+                found.to_be_resumed = True
             self._recent[scope] = found
             self._recent.move_to_end(scope)
             return found
 
-    def of_owner(self, owner: MemoryScope) -> list[ShortTermMemory]:
-        """Every conversation whose durable memories an owner has."""
+    def get(self, scope: MemoryScope) -> ShortTermMemory | None:
+        """The conversation of a scope, where it is in memory."""
         with self._lock:
-            return [memory for scope, memory in self._held.items() if scope.owner == owner]
+            return self._held.get(scope)
 
-    def release_one(self) -> None:
-        """Let go of the conversation that was used longest ago, where more are kept than need be and it can come back.
+    def within(self, scope: MemoryScope) -> list[ShortTermMemory]:
+        """The conversations in memory that are erased with a scope: of an owner those of every session."""
+        with self._lock:
+            return [memory for one, memory in self._held.items() if _is_within(one, scope)]
 
-        One that somebody holds stays all the same, while it is held.
+    def forget(self, scope: MemoryScope) -> int:
+        """Clear the conversations :meth:`within` a scope; returns how many messages they had in memory."""
+        with self._lock:
+            for one in [one for one in self._released if _is_within(one, scope)]:
+                del self._released[one]
+        return sum(conversation.clear() for conversation in self.within(scope))
+
+    def release(self) -> None:
+        """Let go of conversations that were used longest ago, where more are kept than need be.
+
+        Of those that nobody holds, and that come back as they are: from long-term memory at their next use, or since
+        whoever keeps them tells them again.
         """
-        with self._lock:
-            if len(self._recent) <= _KEPT:
-                return
-            scope, conversation = next(iter(self._recent.items()))
-            self._recent.move_to_end(scope)  # where it must stay, the next in turn is asked next time
-            revision = conversation.revision
-        if conversation.diverged or self.waiting(scope) or not self._can_be_resumed(scope, conversation):
-            return
-        with self._lock:
-            if conversation.revision == revision and self._recent.pop(scope, None) is not None:
+        for _ in range(_AT_ONCE):
+            with self._lock:
+                if len(self._recent) <= _KEPT:
+                    return
+                scope, conversation = next(iter(self._recent.items()))
+                self._recent.move_to_end(scope)  # where it stays, the next in turn is looked at next time
+                revision = conversation.revision
+                if conversation.attached or scope in self._waiting or self._staying.get(conversation) == revision:
+                    continue
+            if not self._can_go(scope, conversation):
+                self._staying[conversation] = revision
+                continue
+            with self._lock:
+                if conversation.revision != revision or conversation.attached or scope in self._waiting:
+                    continue
+                comes_back = not conversation.is_told_again and (len(conversation) > 0 or conversation.to_be_resumed)
+                self._recent.pop(scope, None)
+                alive = ref(conversation)
+                del conversation
+                if (used := alive()) is not None:  # somebody holds it
+                    self._recent[scope] = used
+                    continue
                 self._turns.pop(scope, None)
-                if len(conversation) or conversation.to_be_resumed:
+                if comes_back:
                     self._released[scope] = None
                 if len(self._released) > _RELEASED_KNOWN:
                     self._released.popitem(last=False)
+
+    def _can_go(self, scope: MemoryScope, conversation: ShortTermMemory) -> bool:
+        if conversation.to_be_resumed:
+            return True  # it was not used since it came back
+        if conversation.is_told_again:
+            return not any(entry.pinned for entry in conversation.entries)
+        return self._can_be_resumed(scope, conversation)
 
     def is_due(self, scope: MemoryScope, new_turns: int, every: int) -> bool:
         """Count turns of a conversation; whether ``every`` of them are full, after which it counts anew."""
@@ -134,7 +170,11 @@ class Sessions:
             if left:
                 self._waiting[scope] = left
 
-    def scopes_waiting(self) -> list[MemoryScope]:
-        """The conversations of which something waits."""
+    def scopes_waiting(self, within: MemoryScope | None = None) -> list[MemoryScope]:
+        """The conversations of which something waits, of a scope or of all."""
         with self._lock:
-            return list(self._waiting)
+            return [scope for scope in self._waiting if within is None or _is_within(scope, within)]
+
+
+def _is_within(one: MemoryScope, scope: MemoryScope) -> bool:
+    return one == scope or (scope == scope.owner and one.owner == scope)

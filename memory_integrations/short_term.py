@@ -73,8 +73,10 @@ class ShortTermMemory:
         self._shorter: dict[str, tuple[Message, str]] = {}
         self._tokens = 0
         self._revision = 0
-        self.diverged = False
-        """Whether entries were taken out by hand, which long-term memory still tells."""
+        self.attached: dict[str, Any] = {}
+        """What components that use the conversation know of it besides; while there is any, it stays in memory."""
+        self.is_told_again = False
+        """Whether whoever keeps the conversation tells it again at each turn, so that this need not keep it."""
         self.to_be_resumed = False
         """Whether long-term memory has what belongs here; its owner brings it back at the first use."""
         self._views: dict[int | None, tuple[datetime | None, View]] = {}
@@ -135,7 +137,6 @@ class ShortTermMemory:
                 return False
             self._note_gone(entry, "deleted")
             self._tokens -= entry.tokens
-            self.diverged = True
             self._changed()
             return True
 
@@ -225,7 +226,7 @@ class ShortTermMemory:
             self._entries.clear()
             self._gone, self._gone_before, self._shorter = {}, {}, {}
             self._tokens = 0
-            self.diverged = True
+            self.to_be_resumed = False
             self._changed()
             return count
 
@@ -233,7 +234,6 @@ class ShortTermMemory:
         """Keep these entries alone, in this order; ids of none are passed over."""
         with self._lock:
             kept = [self._entries[id_] for id_ in dict.fromkeys(entry_ids) if id_ in self._entries]
-            self.diverged |= len(kept) < len(self._entries)
             self.restore(kept)
 
     def restore(self, entries: Iterable[Entry]) -> None:

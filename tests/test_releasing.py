@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from strategies import Clock
+from strategies import START, Clock
 
 from memory_integrations import (
     Compress,
@@ -17,6 +19,7 @@ from memory_integrations import (
     Message,
     ShortTermMemory,
     StoreUnavailableError,
+    ToolCall,
 )
 from memory_integrations.ranking import Conversations
 
@@ -40,6 +43,13 @@ def others(memory: MemoryManager, count: int = 3 * KEPT) -> None:
     """Sessions that come after."""
     for number in range(count):
         memory.for_scope(f"user:other/session:{number}").add_turn(f"Hello {number}", "Hello")
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def raise_it(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return raise_it
 
 
 def shown(memory: MemoryManager, scope: str) -> list[str]:
@@ -118,6 +128,137 @@ def test_a_session_that_was_cleared_comes_back_empty(memory: MemoryManager, cloc
     assert shown(memory, "user:ann/session:1") == ["Forget it.", "Done."]
 
 
+def test_a_session_that_is_held_goes_on_where_it_is(memory: MemoryManager) -> None:
+    held = memory.for_scope("user:ann/session:1")
+    assert len(held.short_term) == 0
+    others(memory)
+    first, _ = held.add_turn("I play the oboe.", "Do you?")
+    others(memory)
+    held.short_term.delete(first)
+    held.follow([Message("user", "The latest question, not answered yet", id="m1")])
+    others(memory)
+    del held
+    others(memory)
+    assert shown(memory, "user:ann/session:1") == ["Do you?", "The latest question, not answered yet"]
+
+
+@pytest.mark.parametrize("what", ["system", "image", "pin", "tool", "raw", "told again", "remembered", "attached"])
+def test_what_would_come_back_otherwise_stays(memory: MemoryManager, what: str) -> None:
+    ann = memory.for_scope("user:ann/session:1")
+    first, _ = ann.add_turn("I play the oboe.", "Do you?")
+    if what == "system":
+        ann.short_term.add("You are a pirate.", "system")
+    elif what == "image":
+        ann.follow([Message("user", [{"type": "image_url", "image_url": {"url": "data:,"}}], id="m1")])
+    elif what == "pin":
+        ann.short_term.pin(first)
+    elif what == "tool":
+        ann.follow(
+            [
+                Message("assistant", "", id="m1", tool_calls=(ToolCall("c1", "weather"),)),
+                Message("tool", "Sunny", id="m2", tool_call_id="c1"),
+                Message("assistant", "It is sunny.", id="m3"),
+            ]
+        )
+    elif what == "raw":
+        ann.follow([Message("user", "Yes.", id="m1", raw=object()), Message("assistant", "Oh.", id="m2")])
+    elif what == "told again":
+        told = [
+            Message("user", "Yes.", id="m1", created_at=START),
+            Message("assistant", "Oh.", id="m2", created_at=START),
+        ]
+        ann.follow(told)
+        ann.clear_session()
+        ann.follow(told)
+    elif what == "remembered":
+        ann.remember([Message("user", "For long-term memory alone")])
+    else:
+        ann.attached["a component"] = "what it knows"
+    before = ann.short_term.entries
+    del ann
+    others(memory)
+    assert memory.for_scope("user:ann/session:1").short_term.entries == before
+    assert what != "attached" or memory.for_scope("user:ann/session:1").attached == {"a component": "what it knows"}
+
+
+def test_what_is_told_again_at_each_turn_is_not_kept_between(memory: MemoryManager) -> None:
+    """As with an agent, whose state has the conversation."""
+    state = [
+        Message("user", "How is the weather?", id="m0", created_at=START),
+        Message("assistant", "", id="m1", tool_calls=(ToolCall("c1", "weather"),), created_at=START),
+        Message("tool", "Sunny", id="m2", tool_call_id="c1", created_at=START),
+        Message("assistant", "It is sunny.", id="m3", created_at=START),
+    ]
+    ann = memory.for_scope("user:ann/session:1")
+    ann.short_term.is_told_again = True
+    ann.follow(state)
+    del ann
+    before = alive(ShortTermMemory)
+    others(memory)
+    assert alive(ShortTermMemory) <= before + KEPT + 1
+    assert shown(memory, "user:ann/session:1") == []
+    memory.for_scope("user:ann/session:1").follow([*state, Message("user", "And tomorrow?", id="m4")])
+    told = [entry.id for entry in memory.for_scope("user:ann/session:1").short_term.entries]
+    assert told == ["m0", "m1", "m2", "m3", "m4"]
+    assert memory.for_scope("user:ann/session:1").long_term.count() == 2, "nothing twice"
+
+
+def test_who_only_searches_begins_no_conversation(memory: MemoryManager) -> None:
+    before = alive(ShortTermMemory)
+    for number in range(30):
+        memory.for_scope(f"user:ann/session:{number}").search_long_term("oboe")
+        memory.for_scope(f"user:ann/session:{number}").set_fact("number", number)
+    assert alive(ShortTermMemory) == before
+
+
+def test_letting_go_opens_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memory_integrations.sessions._KEPT", KEPT)
+    with MemoryManager(data_dir=tmp_path) as memory:
+        for number in range(3 * KEPT):
+            memory.for_scope(f"user:ann/session:{number}").follow([Message("user", "Hello")], remember=False)
+        assert not (tmp_path / "vectors").exists()
+        assert shown(memory, "user:ann/session:0") == ["Hello"]
+
+
+def test_a_turn_in_a_session_that_cannot_be_brought_back_now_is_not_stored(
+    memory: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.for_scope("user:ann/session:1").add_turn("I play the oboe.", "Do you?")
+    others(memory)
+    ann = memory.for_scope("user:ann/session:1")
+    with monkeypatch.context() as patch:
+        patch.setattr(memory._open.memories, "scroll", raising(StoreUnavailableError("away")))
+        with pytest.raises(StoreUnavailableError):
+            ann.add_turn("I moved.", "Where to?")
+    ann.add_turn("I moved.", "Where to?")
+    assert [message.content for message in ann.long_term.messages()][2:] == ["I moved.", "Where to?"]
+    assert shown(memory, "user:ann/session:1")[2:] == ["I moved.", "Where to?"]
+
+
+def test_p24_an_erasure_while_a_session_comes_back_leaves_nothing_of_it(
+    memory: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.for_scope("user:ann/session:1").add_turn("My PIN is 4711.", "Noted.")
+    others(memory)
+    ann = memory.for_scope("user:ann/session:1")
+    erasing = threading.Thread(target=lambda: memory.for_scope("user:ann").erase())
+    scroll = memory._open.memories.scroll
+
+    def meanwhile(*args: Any, **options: Any) -> Iterator[Any]:
+        read = list(scroll(*args, **options))
+        if threading.current_thread() is not erasing:
+            erasing.start()
+            erasing.join(0.2)
+        return iter(read)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memory._open.memories, "scroll", meanwhile)
+        assert len(ann.short_term) in (0, 2)
+        erasing.join()
+    assert "4711" not in ann.get_context("PIN").combined
+    assert shown(memory, "user:ann/session:1") == []
+
+
 def test_opening_a_session_asks_no_store(memory: MemoryManager, monkeypatch: pytest.MonkeyPatch) -> None:
     """A component is made on the event loop, and a server may be far away: it is asked at the first use."""
     memory.for_scope("user:ann/session:1").add_turn("I play the oboe.", "Do you?")
@@ -137,11 +278,8 @@ def test_a_session_that_cannot_be_brought_back_now_is_not_shown_empty(
     others(memory)
     ann = memory.for_scope("user:ann/session:1")
 
-    def away(*_: object) -> None:
-        raise StoreUnavailableError("away")
-
     with monkeypatch.context() as patch:
-        patch.setattr(memory._open.memories, "scroll", away)
+        patch.setattr(memory._open.memories, "scroll", raising(StoreUnavailableError("away")))
         with pytest.raises(StoreUnavailableError):
             ann.get_context("What do I play?")
     assert len(ann.short_term) == 2

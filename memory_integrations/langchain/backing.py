@@ -10,7 +10,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from weakref import WeakKeyDictionary
 
 from langchain_core.messages import BaseMessage
 
@@ -37,14 +36,13 @@ class _Backed:
         self.writes = 0
 
 
-_backed: WeakKeyDictionary[ShortTermMemory, _Backed] = WeakKeyDictionary()
+_ATTACHED = "langchain backing"
 _lock = threading.Lock()
 
 
 def forget(memory: ShortTermMemory) -> None:
     """Forget what waits to be written, and what is known of a session's backing."""
-    with _lock:
-        _backed.pop(memory, None)
+    memory.attached.pop(_ATTACHED, None)
 
 
 class Writing:
@@ -61,7 +59,8 @@ class Writing:
         self._backing = backing
         self._planned = False
         with _lock:
-            known = self._known = _backed.setdefault(memory, _Backed())
+            known: _Backed = memory.attached.setdefault(_ATTACHED, _Backed())
+            self._known = known
             # Taken, so that no two write the same; what was erased since is written no more.
             self._tried, known.tried = [m for m in known.tried if _is_known(memory, m)], []
             self._untried, known.untried = [*(m for m in known.untried if _is_known(memory, m)), *added], []

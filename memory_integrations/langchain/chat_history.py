@@ -128,7 +128,7 @@ class ShortTermChatMessageHistory(BaseChatMessageHistory):
         """Async twin of :meth:`clear`."""
         if self.backing is not None:
             await self.backing.aclear()
-        self._forget()
+        await asyncio.to_thread(self._forget)
 
     # Inside
 

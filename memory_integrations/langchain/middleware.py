@@ -161,6 +161,7 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
 
     def _follow(self, memory: MemoryManager, messages: Sequence[Message]) -> None:
         if self.remember:
+            memory.short_term.is_told_again = True
             said = [message for message in messages if not is_summary(message.raw)]
             memory.follow(said[-_NEWEST:], unanswered=True)
 

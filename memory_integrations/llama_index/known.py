@@ -6,7 +6,6 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from weakref import WeakKeyDictionary
 
 from memory_integrations.arrival import new_id
 from memory_integrations.manager import MemoryManager
@@ -109,14 +108,10 @@ class Conversation:
             del self._said[next(iter(self._said))]
 
 
-_conversations: WeakKeyDictionary[ShortTermMemory, Conversation] = WeakKeyDictionary()
-_lock = threading.Lock()
-
-
 def conversation_of(memory: MemoryManager) -> Conversation:
     """What this process knows of the messages of a manager's session."""
-    with _lock:
-        return _conversations.setdefault(memory.short_term, Conversation())
+    known: Conversation = memory.attached.setdefault("llama_index", Conversation())
+    return known
 
 
 def _said(message: Message) -> Hashable:
