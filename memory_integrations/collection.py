@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from weakref import WeakValueDictionary
@@ -222,20 +222,36 @@ class MemoryCollection:
         for tag in {str(metadata_of(point).get("scope")) for point in points}:
             self.forget(tag)
 
-    def delete(self, tag: str, selector: models.PointIdsList | models.FilterSelector | None) -> None:
-        """Delete points of a scope, physically: nothing of them is left in any file of the embedded engine.
+    @contextmanager
+    def removing(self, *tags: str) -> Iterator[None]:
+        """What the body deletes or overwrites in scopes is physically gone afterwards from the embedded engine's files.
 
-        None deletes no further point; what was overwritten goes all the same.
+        Deleted payloads stay until the files are written anew, which a server does in its own time.
+
+        Raises:
+            StoreUnavailableError: They cannot be written anew; see :meth:`finish_removing`.
         """
         client = self.open()
-        if selector is not None:
-            with asking():
-                client.delete(self.name, points_selector=selector, wait=True)
-        with asking():
-            abandon(client, self.name)
-        self.forget(tag)
-        if _is_embedded(client):  # deleted payloads stay until its files are written anew; a server does so in its time
+        try:
+            with client.purging(self.name) if _is_embedded(client) else nullcontext():
+                yield
+        finally:
+            for tag in tags:
+                self.forget(tag)
+
+    def finish_removing(self) -> None:
+        """Remove what an earlier removal could not; nothing, where there is none."""
+        client = self.open()
+        if _is_embedded(client) and client.purge_is_due(self.name):
             client.purge(self.name)
+
+    def delete(self, selector: models.PointIdsList | models.FilterSelector | None) -> None:
+        """Delete points, while :meth:`removing`; None deletes no further ones than those that were overwritten."""
+        client = self.open()
+        with asking():
+            if selector is not None:
+                client.delete(self.name, points_selector=selector, wait=True)
+            abandon(client, self.name)
 
     def optimize(self) -> bool:
         """Build the embedded engine's graphs; see ``LongTermMemory.optimize``."""

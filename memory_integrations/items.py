@@ -351,11 +351,12 @@ class ItemMemory:
 
     def _delete(self, points: Sequence[Any], selector: models.PointIdsList | models.FilterSelector) -> None:
         """Delete what a selector says, which are these points. Without any nothing is done: it writes files anew."""
-        tags = list({metadata_of(point)["scope"] for point in points})
+        tags = {metadata_of(point)["scope"] for point in points}
         if tags:
-            self._collection.delete(tags[0], selector)
-        for tag in tags[1:]:
-            self._collection.forget(tag)
+            with self._collection.removing(*tags):
+                self._collection.delete(selector)
+        else:
+            self._collection.finish_removing()
 
     def _best_first(self, query: str, wanted: models.Filter, page: int) -> Iterator[tuple[Any, float | None]]:
         """The points of a filter with their scores, best first; those without a score last, in order of arrival."""

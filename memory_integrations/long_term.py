@@ -224,10 +224,13 @@ class LongTermMemory:
             if own:
                 if self._before_delete is not None:
                     self._before_delete({_name_of(point) for point in own if _is_message(point)})
-                self._bury(_first_pieces(own))
                 every = [str(point.id) for point in own if not _is_message(point)]
                 every += [id_ for point in own for id_ in _further_pieces(tag, point)]
-                self._collection.delete(tag, models.PointIdsList(points=list(every)) if every else None)
+                with self._collection.removing(tag):
+                    self._bury(_first_pieces(own))
+                    self._collection.delete(models.PointIdsList(points=list(every)) if every else None)
+            else:  # what is gone already may still be in files: running it again goes on
+                self._collection.finish_removing()
             return len(own)
 
     def erase(self, session_id: str | None = None, told: Iterable[Message] = ()) -> int:
@@ -248,10 +251,11 @@ class LongTermMemory:
         with self._turn.lock:
             self._turn.era += 1
             count = self._count(tags, *conditions)
-            for batch in batched(self._collection.scroll(tagged([tag], *conditions)), PAGE):
-                self._bury(_first_pieces(batch))
-            self._collection.delete(tag, models.FilterSelector(filter=tagged(tags, *conditions)))
-            self._bury(point_id(tag, message.session_id, message.id) for message in told if message.id)
+            with self._collection.removing(tag):
+                for batch in batched(self._collection.scroll(tagged([tag], *conditions)), PAGE):
+                    self._bury(_first_pieces(batch))
+                self._collection.delete(models.FilterSelector(filter=tagged(tags, *conditions)))
+                self._bury(point_id(tag, message.session_id, message.id) for message in told if message.id)
             return count
 
     def recorded(self, messages: Iterable[Message]) -> dict[str, datetime | None]:
@@ -463,12 +467,15 @@ class LongTermMemory:
                 ids.append(point_id(tag, message.session_id, message.id or "", number))
                 payloads.append({"page_content": part, "metadata": {**metadata, **numbered, "order": order}})
         points = collection.encode(ids, payloads)
-        collection.upsert(points)
         if outdated:
             from qdrant_client import models
 
-            collection.delete(tag, models.PointIdsList(points=list(outdated)))
-        collection.note(tag, points)
+            with collection.removing(tag):
+                collection.upsert(points)
+                collection.delete(models.PointIdsList(points=list(outdated)))
+        else:
+            collection.upsert(points)
+            collection.note(tag, points)
         return places
 
     def _bury(self, places: Iterable[str]) -> None:

@@ -5,13 +5,25 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import postgres
 import pytest
 from strategies import Clock
 
-from memory_integrations import Compress, Delete, ManagementPlan, MemoryManager, Message, Promote, ShortTermPolicy
+from memory_integrations import (
+    Compress,
+    Delete,
+    ManagementPlan,
+    MemoryManager,
+    Message,
+    Promote,
+    ShortTermPolicy,
+    StoreCorruptedError,
+    StoreUnavailableError,
+)
+from memory_integrations.qdrant_edge.store import Collection
 
 PLANTED = 1000
 _PLANTED = re.compile(rb"zq[0-9]{4}[b-z]{12}")
@@ -31,6 +43,10 @@ def planted() -> Iterator[str]:
     letters = random.Random(7)
     for number in range(PLANTED):
         yield f"zq{number:04}" + "".join(letters.choices("bcdfghjklmnpqrstvwxz", k=12))
+
+
+def full_disk(*_: object) -> int:
+    raise StoreUnavailableError("No space left")
 
 
 def plant(memory: MemoryManager) -> list[str]:
@@ -103,6 +119,11 @@ def files_with(strings: Iterable[str], directory: Path) -> list[tuple[str, str]]
     return found
 
 
+def files_saying(text: str, directory: Path) -> list[str]:
+    """The files under a directory in whose raw bytes one text is found."""
+    return [path.name for path in directory.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
 def rows(url: str) -> str:
     """Everything that the tables of a PostgreSQL database say."""
     import psycopg
@@ -162,6 +183,85 @@ def test_p24_a_database_that_is_vacuumed_has_nothing_left_in_its_files(
     assert oid is not None
     cluster = Path(postgresql.partition("host=")[2]) / "data"
     assert files_with(strings, cluster / "base" / str(oid[0])) == []
+
+
+@pytest.mark.parametrize("scope", ["user:ann", "user:ann/session:1", "global", "session:1"])
+def test_p24_a_fact_is_erased_whatever_scope_it_was_learnt_in(
+    memory: MemoryManager, tmp_path: Path, scope: str
+) -> None:
+    of = memory.for_scope(scope)
+    of.add_turn("I live in Lisbon.", "Nice.")
+    of.manage_short_term()
+    assert of.get_fact("city") == "Lisbon"
+    assert of.erase_fact("city") == 1
+    assert [
+        d for receipt in of.receipts() for d in receipt.decisions if isinstance(d, Promote) and d.key == "city"
+    ] == []
+    memory.close()
+    assert files_saying('"city"', tmp_path) == []
+
+
+def test_p24_a_memory_that_was_deleted_is_not_written_down_again(memory: MemoryManager, tmp_path: Path) -> None:
+    ann = memory.for_scope("user:ann/session:1")
+    long = "My PIN is zq4711, " + "which I tell nobody, " * 20
+    ann.follow([Message("user", long, id="m1"), Message("assistant", "Noted.", id="m2")])
+    ann.add_turn("Hello", "Hello")
+    assert ann.long_term.delete([ann.search_long_term("PIN")[0].id]) == 1
+    assert "zq4711" not in ann.get_context("What is my PIN?").combined
+    ann.apply(ManagementPlan((Compress("m1", "A PIN."),)))
+    ann.follow([Message("user", long, id="m1")])
+    memory.close()
+    assert files_saying("zq4711", tmp_path) == []
+
+
+def test_p24_a_deletion_whose_files_could_not_be_written_anew_is_finished_later(
+    memory: MemoryManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = memory.for_scope("user:ann/session:1")
+    ann.add_turn("My PIN is zq4711.", "Noted.")
+    found = ann.search_long_term("PIN")[0].id
+    with monkeypatch.context() as patch:
+        patch.setattr(Collection, "rebuild", full_disk)
+        with pytest.raises(StoreUnavailableError, match="No space left"):
+            ann.long_term.delete([found])
+    assert files_saying("zq4711", tmp_path)
+    assert ann.long_term.delete([found]) == 0, "it is gone, but for the files"
+    memory.close()
+    assert files_saying("zq4711", tmp_path) == []
+
+
+def test_p24_anothers_damaged_journal_stops_no_erasure(tmp_path: Path) -> None:
+    with MemoryManager(data_dir=tmp_path) as memory:
+        for user in ("ann", "bob"):
+            of = memory.for_scope(f"user:{user}/session:1")
+            of.add_turn("I live in Lisbon.", "Nice.")
+            of.manage_short_term()
+        journal = tmp_path / "journal"
+        for path in journal.glob("user-bob*"):
+            path.write_bytes(b"garbage\n" + path.read_bytes())
+        ann = memory.for_scope("user:ann")
+        receipt = ann.erase()
+        assert (receipt.facts, receipt.memories, receipt.messages, receipt.decisions) == (1, 2, 2, 1)
+        assert list(journal.glob("user-ann*")) == []
+        # One that may be the user's own stops it before anything is gone.
+        ann.add_turn("I live in Lisbon.", "Nice.")
+        (journal / "user-ann-session-2.0123456789abcdef0123456789abcdef.jsonl").write_bytes(b"garbage\n")
+        with pytest.raises(StoreCorruptedError, match="user-ann-session-2"):
+            ann.erase()
+        assert ann.long_term.count() == len(ann.short_term) == 2
+
+
+def test_two_erasures_at_once_are_one(tmp_path: Path) -> None:
+    with MemoryManager("user:ann", data_dir=tmp_path) as memory:
+        for number in range(30):
+            memory.set_fact("number", number)
+            path = next((tmp_path / "journal").glob("user-ann*.jsonl"))
+            for aside in range(20):
+                Path(f"{path}.{aside}").write_text("set aside")
+            with ThreadPoolExecutor(4) as pool:
+                facts = list(pool.map(lambda _: memory.for_scope("user:ann").features.erase(), range(4)))
+            assert sorted(facts) == [0, 0, 0, 1]
+            assert list((tmp_path / "journal").iterdir()) == []
 
 
 def counts(memory: MemoryManager) -> dict[str, tuple[int, int]]:

@@ -12,6 +12,7 @@ import itertools
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -614,7 +615,7 @@ class EdgeBackend(QdrantBase):
                 merged = {**(config.metadata or {}), **added}
                 # a null removes the key, as in a payload
                 config.metadata = {key: value for key, value in merged.items() if value is not None or key not in added}
-            collection.record(collection.directory, config, collection.indexes)
+            collection.record(collection.directory, config, collection.indexes, collection.purge_due)
             if tuning:
                 collection.reload()
         return bool(tuning) or added is not None
@@ -715,7 +716,7 @@ class EdgeBackend(QdrantBase):
         with collection.store.changing(collection):
             changed = configs.with_vector(collection.config, vector_name, vector_name_config)
             collection.write(operation)
-            collection.record(collection.directory, changed, collection.indexes)
+            collection.record(collection.directory, changed, collection.indexes, collection.purge_due)
         return update_result()
 
     def delete_vector_name(self, collection_name: str, vector_name: str, **kwargs: Any) -> models.UpdateResult:
@@ -728,7 +729,7 @@ class EdgeBackend(QdrantBase):
         with collection.store.changing(collection):
             collection.write(edge.UpdateOperation.delete_vector_name(vector_name))
             left = configs.without_vector(collection.config, vector_name)
-            collection.record(collection.directory, left, collection.indexes)
+            collection.record(collection.directory, left, collection.indexes, collection.purge_due)
         return update_result()
 
     # ------------------------------------------------------------------------------------------- upkeep, snapshots
@@ -744,6 +745,14 @@ class EdgeBackend(QdrantBase):
     def purge(self, collection_name: str, progress: Callable[[int], None] | None = None) -> int:
         """See ``QdrantEdgeClient.purge``."""
         return self._collection(collection_name).rebuild(progress)
+
+    def purging(self, collection_name: str) -> AbstractContextManager[None]:
+        """See ``QdrantEdgeClient.purging``."""
+        return self._collection(collection_name).removing()
+
+    def purge_is_due(self, collection_name: str) -> bool:
+        """See ``QdrantEdgeClient.purge_is_due``."""
+        return self._collection(collection_name).purge_due
 
     def flush(self, collection_name: str | None = None) -> None:
         """See ``QdrantEdgeClient.flush``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -161,6 +162,25 @@ class QdrantEdgeClient(QdrantClient):
             StoreUnavailableError: the new files cannot be written; the old ones stay in use.
         """
         return self._client.purge(collection_name, progress)
+
+    def purging(self, collection_name: str) -> AbstractContextManager[None]:
+        """Purge after the body, whatever happens.
+
+        That it is due is written down before the body begins. Where the process dies in between, or the new files
+        cannot be written, the next opening of the collection does it.
+
+        Args:
+            collection_name: the collection.
+
+        Raises:
+            ValueError: there is no such collection.
+            StoreUnavailableError: the new files cannot be written; it stays due.
+        """
+        return self._client.purging(collection_name)
+
+    def purge_is_due(self, collection_name: str) -> bool:
+        """Whether a purge that was begun with :meth:`purging` is still to be done."""
+        return self._client.purge_is_due(collection_name)
 
     def flush(self, collection_name: str | None = None) -> None:
         """Write everything from the log into the segments, so that the next opening has nothing to replay.

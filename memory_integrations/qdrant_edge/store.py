@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import os
 import re
 import shutil
@@ -40,6 +41,8 @@ T = TypeVar("T")
 P = ParamSpec("P")
 Indexes = dict[str, models.PayloadFieldSchema]
 
+_log = logging.getLogger("memory_integrations")
+
 FORMAT = 1
 POINTS_PER_FLUSH = 16_384
 """Points written between flushes: the log beyond the last flush is replayed at the next opening, at about
@@ -63,7 +66,13 @@ class Collection:
     """
 
     def __init__(
-        self, store: Store, name: str, directory: str, config: models.CreateCollection, indexes: Indexes
+        self,
+        store: Store,
+        name: str,
+        directory: str,
+        config: models.CreateCollection,
+        indexes: Indexes,
+        purge_due: bool = False,
     ) -> None:
         self.store = store
         self.name = name
@@ -71,19 +80,20 @@ class Collection:
         self._shard: edge.EdgeShard | None = None
         self._closed: Exception | None = None
         self._unflushed = 0
-        self.record(directory, config, indexes)
+        self._removing = 0
+        self.record(directory, config, indexes, purge_due)
 
-    def record(self, directory: str, config: models.CreateCollection, indexes: Indexes) -> None:
+    def record(self, directory: str, config: models.CreateCollection, indexes: Indexes, purge_due: bool) -> None:
         """Take on what the registry says, or shall say, of this collection."""
-        self.directory, self.config, self.indexes = directory, config, indexes
+        self.directory, self.config, self.indexes, self.purge_due = directory, config, indexes, purge_due
         dense = configs.dense_vectors(config)
         self.schema: points.Schema = {**dense, **(config.sparse_vectors or {})}
         self.batch_size = shard.batch_size(sum(params.size for params in dense.values()) + 64)
 
     @property
-    def recorded(self) -> tuple[str, models.CreateCollection, Indexes]:
+    def recorded(self) -> tuple[str, models.CreateCollection, Indexes, bool]:
         """What :meth:`record` was given."""
-        return self.directory, self.config, dict(self.indexes)
+        return self.directory, self.config, dict(self.indexes), self.purge_due
 
     def adopt(self, opened: edge.EdgeShard) -> None:
         """Use a shard that is open already."""
@@ -102,6 +112,7 @@ class Collection:
                 opened = shard.load(self.path)
                 self._reconcile(opened)
                 self._shard = opened
+                self._finish_removing()
             return self._shard
 
     def _reconcile(self, opened: edge.EdgeShard) -> None:
@@ -215,6 +226,7 @@ class Collection:
                             directory,
                             self.config if config is None else config,
                             self.indexes if indexes is None else indexes,
+                            self._removing > 0,
                         )
                     self.adopt(successor)
                 if old is not None:  # without the store's lock, which a thread inside a call of it may wait for
@@ -264,6 +276,29 @@ class Collection:
 
             self.replace(fill)
             return copied
+
+    @contextmanager
+    def removing(self) -> Iterator[None]:
+        """What the body deletes is physically gone afterwards; see ``QdrantEdgeClient.purging``."""
+        with self.writing:
+            self._removing += 1
+            if not self.purge_due:
+                with self.store.committing():
+                    self.purge_due = True
+        try:
+            yield
+        finally:
+            with self.writing:
+                self._removing -= 1
+        self.rebuild()
+
+    def _finish_removing(self) -> None:
+        """Do what a process that died left to be done; where it cannot be done now, it stays due."""
+        if self.purge_due:
+            try:
+                self.rebuild()
+            except StoreUnavailableError as error:
+                _log.warning("what was deleted from %s is still in its files: %s", self.name, error)
 
     def close(self, reason: Exception) -> None:
         """Flush and close the shard; calls that come later raise what they are given here."""
@@ -352,7 +387,8 @@ class Store:
                     raise ValueError(f"directory {directory!r} of collection {name!r}")
                 indexes = {field: configs.index_from_json(schema) for field, schema in entry["indexes"].items()}
                 config = models.CreateCollection(**entry["config"])
-                self.collections[name] = Collection(self, name, directory, config, indexes)
+                due = bool(entry.get("purge"))
+                self.collections[name] = Collection(self, name, directory, config, indexes, due)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreCorruptedError(
                 f"{self.registry} is not a registry of collections ({error}). Restore it from a backup, or move "
@@ -408,6 +444,7 @@ class Store:
                     "directory": collection.directory,
                     "config": collection.config.model_dump(mode="json", exclude_none=True),
                     "indexes": {field: configs.index_to_json(schema) for field, schema in collection.indexes.items()},
+                    **({"purge": True} if collection.purge_due else {}),
                 }
                 for collection in self.collections.values()
             },

@@ -483,6 +483,56 @@ class TestPurge:
         assert client.count("c").count == 200
         assert len(list((directory / "shards").iterdir())) == 1
 
+    def test_a_purge_that_cannot_be_done_stays_due(self, client, directory, monkeypatch):
+        small(client, count=200)
+        monkeypatch.setattr(shard_module, "copy_points", _raiser(OSError(28, "No space left on device")))
+        with pytest.raises(StoreUnavailableError, match="No space left"), client.purging("c"):
+            client.delete("c", [7])
+        assert client.purge_is_due("c")
+        client.close()
+        with QdrantEdgeClient(directory) as full:
+            assert full.count("c").count == 199, "it opens all the same"
+            assert full.purge_is_due("c")
+        monkeypatch.undo()
+        with QdrantEdgeClient(directory) as opened:
+            assert opened.count("c").count == 199
+            assert not opened.purge_is_due("c")
+        assert not bytes_under(directory, b'text 7"')
+
+    def test_a_purge_is_due_until_the_last_removal_is_done(self, client):
+        small(client, count=20)
+        with client.purging("c"):
+            client.delete("c", [1])
+            with client.purging("c"):
+                client.delete("c", [2])
+            assert client.purge_is_due("c")
+        assert not client.purge_is_due("c")
+        with pytest.raises(KeyError), client.purging("c"):
+            raise KeyError("of the body")
+        assert client.purge_is_due("c")
+
+    def test_what_a_killed_process_deleted_is_gone_after_the_next_opening(self, directory, python):
+        process = python(
+            """
+            import os, signal, sys
+            from qdrant_client import models as m
+            from memory_integrations.qdrant_edge import QdrantEdgeClient
+            client = QdrantEdgeClient(sys.argv[1])
+            client.create_collection("c", m.VectorParams(size=2, distance=m.Distance.DOT))
+            secrets = [{"text": f"secret {n}"} for n in range(9)]
+            client.upsert("c", [m.PointStruct(id=n, vector=[n, 1.0], payload=secrets[n]) for n in range(9)])
+            with client.purging("c"):
+                client.delete("c", [7])
+                os.kill(os.getpid(), signal.SIGKILL)
+            """,
+            directory,
+        )
+        process.communicate(timeout=60)
+        assert bytes_under(directory, b"secret 7")
+        with QdrantEdgeClient(directory) as client:
+            assert client.count("c").count == 8
+        assert not bytes_under(directory, b"secret 7")
+
     @pytest.mark.parametrize("moment", ["copied", "named", "half removed"])
     def test_what_a_kill_during_a_purge_leaves_is_resolved_at_the_next_opening(self, directory, python, moment):
         process = python(_purge_script(), directory, moment)
