@@ -207,7 +207,9 @@ def _recall(
         tokens = count(f"{hit.text}\n")
         if hit.metadata.get("session_id") == session_id and shown.issuperset(hit.message_ids):
             dropped.append(Dropped("memory", hit.id, tokens, "already in the conversation"))
-        elif tokens > left or len(recalled) == most:
+        elif len(recalled) == most:
+            dropped.append(Dropped("memory", hit.id, tokens, "recall"))
+        elif tokens > left:
             dropped.append(Dropped("memory", hit.id, tokens, "budget"))
         else:
             recalled.append(hit)

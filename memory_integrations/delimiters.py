@@ -92,13 +92,23 @@ def without_tags(text: str) -> str:
 
 
 def without_tags_of(text: str, names: Collection[str]) -> str:
-    """The text with tags of these names that have lost their bracket: for blocks that somebody else delimits."""
+    """The text with tags of these names that have lost their bracket: for blocks that somebody else delimits.
+
+    Args:
+        text: The text.
+        names: The names, by :func:`tag_name`.
+    """
 
     def replaced(found: re.Match[str]) -> str:
         is_end, name, _ = _read_tag(text, found.end())
         return "&lt;" if name in names and (is_end or found[0] == "<") else found[0]
 
     return _BRACKETS.sub(replaced, text)
+
+
+def tag_name(name: str) -> str:
+    """A name as :func:`without_tags_of` reads it in a tag: the letters as they look, up to what no name has."""
+    return _read_tag(name, 0)[1]
 
 
 def strip_injected(text: str) -> str:

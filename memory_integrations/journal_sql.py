@@ -73,8 +73,9 @@ class SqlJournal:
 
     @property
     def place(self) -> str:
-        """The URL, without its password."""
-        return self._url.render_as_string(hide_password=True)
+        """The URL, without its password, which may stand among its parameters too."""
+        told = {name: value for name, value in self._url.query.items() if name in ("host", "port")}
+        return self._url.set(query=told).render_as_string(hide_password=True)
 
     def open(self, scope: MemoryScope, on_event: OnEvent, on_reset: OnReset) -> SqlScopeJournal:
         """The journal of a scope; see :class:`memory_integrations.journal.Journal`."""
@@ -353,7 +354,7 @@ def _checked(url: str) -> sql.URL:
             f"journal_url: this is no database's URL ({type(error).__name__}). {_EXPECTED}"
         ) from error
     if backend not in _INSERT or (backend == "sqlite" and made.database in (None, "", ":memory:")):
-        raise StoreUnavailableError(f"journal_url={made.render_as_string(hide_password=True)!r}. {_EXPECTED}")
+        raise StoreUnavailableError(f"journal_url of {made.drivername}. {_EXPECTED}")
     if made.drivername == "postgresql":
         made = made.set(drivername="postgresql+psycopg")
     return made

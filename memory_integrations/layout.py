@@ -7,14 +7,14 @@ A point is a message, or one piece of a long one, as ``langchain_qdrant.QdrantVe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
-from memory_integrations.delimiters import as_data
+from memory_integrations.delimiters import as_data, strip_injected
 from memory_integrations.errors import MessageError
 from memory_integrations.messages import Message, as_unicode
 
@@ -82,6 +82,21 @@ def pieces(text: str, size: int = PIECE_CHARACTERS) -> list[str]:
         found.append(text[:cut])
         text = text[cut:]
     return [*found, text]
+
+
+def unsaid(hits: Iterable[MemoryHit], messages: Iterable[Message]) -> Iterator[MemoryHit]:
+    """Those memories that a conversation does not say anyway.
+
+    By their texts too, since a history may keep no ids, and its session may be known to nobody here.
+    """
+    told = [(message.id, as_data(strip_injected(message.text))) for message in messages]
+    endings = tuple(f": {text}" for _, text in told if text)
+    for hit in hits:
+        parts = [part.strip() for part in hit.text.partition(": ")[2].split("…")]  # pieces of a long text
+        if not hit.text.endswith(endings) and not any(
+            id_ in hit.message_ids and text and all(part in text for part in parts) for id_, text in told
+        ):
+            yield hit
 
 
 def metadata_of(point: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -932,6 +933,6 @@ class MemoryManager:
 
 def _plain_options(**options: Any) -> dict[str, Any]:
     """The options that JSON can say, and the names of those that it cannot, or must not: a URL may have a password."""
-    secret = [name for name in ("journal_url", "qdrant") if "@" in str(options[name])]
+    secret = [name for name in ("journal_url", "qdrant") if re.search("[@?]", str(options[name]))]
     objects = [name for name, value in options.items() if name in secret or not isinstance(value, str | bool | None)]
     return {name: value for name, value in options.items() if name not in objects} | {"objects": objects}

@@ -317,3 +317,12 @@ async def test_p35_archives_have_their_async_form(opened: Open, clock: Clock, tm
     one = filled(opened(), clock)
     wrote = await one.aexport(tmp_path / "all.jsonl", all_scopes=True)
     assert await opened("two").aimport_archive(tmp_path / "all.jsonl") == wrote
+
+
+def test_what_waits_in_the_sessions_of_a_user_is_in_the_archive(opened: Open, tmp_path: Path) -> None:
+    memory = opened()
+    memory.for_scope("user:ann/session:s").follow([Message("user", "I moved to Porto")])
+    memory.for_scope("user:bob/session:s").follow([Message("user", "I moved to Faro")])
+    memory.for_scope("user:ann").export(tmp_path / "ann.jsonl")
+    text = (tmp_path / "ann.jsonl").read_text()
+    assert "Porto" in text and "Faro" not in text

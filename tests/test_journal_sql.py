@@ -322,3 +322,15 @@ def test_a_password_is_not_written_down(tmp_path: Path) -> None:
     assert "hunter2" not in str(caught.value)
     journal = SqlJournal(url)
     assert "hunter2" not in repr(journal.__dict__["_url"])
+
+
+def test_a_password_among_the_parameters_of_a_url_is_shown_nowhere(tmp_path: Path) -> None:
+    url = "postgresql://localhost/nothing?user=ann&password=hunter2&host=/tmp/there-is-no-such-directory"
+    assert "hunter2" not in SqlJournal(url).place
+    assert SqlJournal(url).place != SqlJournal(url.replace("such", "other")).place
+    with pytest.raises(StoreUnavailableError) as caught:
+        MemoryManager("user:ann", journal_url=url, data_dir=tmp_path)
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(StoreUnavailableError) as caught:
+        SqlJournal(url.replace("postgresql", "mysql"))
+    assert "hunter2" not in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import threading
 import time
@@ -475,3 +476,30 @@ async def test_a_manager_closes_itself_in_async_code_too(tmp_path: Path) -> None
     async with MemoryManager("user:ann", data_dir=tmp_path) as memory:
         await memory.aadd_turn("Hello", "Hello")
     assert MemoryManager("user:ann", data_dir=tmp_path).long_term.count() == 2
+
+
+def test_a_session_whose_journal_is_held_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+    with MemoryManager(data_dir=tmp_path) as memory:
+        ann = memory.for_scope("user:ann/session:1")
+        ann.add_turn("I live in Lisbon.", "Nice.")
+        ann.manage_short_term()
+        ann.short_term.compress_entry(ann.short_term.entries[0].id, "Lisbon")
+        ann.manage_short_term()
+    with MemoryManager(data_dir=tmp_path) as memory:
+        path = next((tmp_path / "journal").glob("user-ann-session-1.*"))
+        waiting = threading.Thread(target=lambda: memory.for_scope("user:ann/session:1").short_term)
+        with open(path, "rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            waiting.start()
+            waiting.join(0.2)
+            assert waiting.is_alive()
+            assert len(memory.for_scope("user:bob/session:1").short_term) == 0
+        waiting.join()
+
+
+def test_a_context_says_whether_the_budget_or_the_number_left_a_memory_out(manager: MemoryManager) -> None:
+    for number in range(5):
+        manager.for_scope("user:ann/session:old").add_turn(f"My oboe number {number} is red", f"Number {number}, I see")
+    reasons = {dropped.reason for dropped in manager.get_context("oboe", 100_000, recall=1).dropped}
+    assert "recall" in reasons and "budget" not in reasons
+    assert {dropped.reason for dropped in manager.get_context("oboe", 60, recall=50).dropped} == {"budget"}

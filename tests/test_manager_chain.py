@@ -35,6 +35,7 @@ from memory_integrations import (
     ManagementRequest,
     MemoryManager,
     Message,
+    MessageError,
     Promote,
     ShortTermPolicy,
     StoreUnavailableError,
@@ -878,3 +879,31 @@ def test_tool_calls_are_shown_and_never_compressed(manager: OpenManager) -> None
     memory.short_term.add("Good")
     assert why(receipt_of(memory)) == ["only plain text can be compressed"]
     assert "[calls look({'at': 'x'})]" in model.prompt
+
+
+def test_closing_stores_what_waits_whatever_fails(manager: OpenManager, tmp_path: Path) -> None:
+    policy = replace(ALWAYS, manage_every_n_turns=1, min_entries=1)
+    memory = manager(Saying(RuntimeError("down")), policy, manage_in_background=True)
+    memory.add_turn("And I like tea", "Good")
+    for user in ("a", "b", "c"):  # a's cannot be stored
+        said = Message("user", f"I moved to Porto, says {user}", metadata={"x": object()} if user == "a" else {})
+        memory.for_scope(f"user:{user}/session:s").follow([said])
+    with pytest.raises(ManagementError, match="RuntimeError: down") as caught:
+        memory.close()
+    assert isinstance(caught.value.__context__, MessageError)
+    memory.for_scope("user:a").erase()
+    memory.close()
+    again = manager(None)
+    for user, count in (("a", 0), ("b", 1), ("c", 1)):
+        assert again.for_scope(f"user:{user}").long_term.count() == count
+
+
+def test_everything_that_failed_in_the_background_is_told(manager: OpenManager) -> None:
+    policy = replace(ALWAYS, manage_every_n_turns=1, min_entries=1)
+    memory = manager(Saying(GOOD, RuntimeError("down"), GOOD, RuntimeError("away")), policy, manage_in_background=True)
+    for number in range(4):
+        memory.add_turn(f"And I like tea number {number}", "Good")
+    with pytest.raises(ManagementError, match="RuntimeError: down") as caught:
+        memory.flush()
+    assert "RuntimeError: away" in str(caught.value.__notes__)
+    memory.flush()

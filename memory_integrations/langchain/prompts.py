@@ -11,12 +11,11 @@ from langchain_core.prompts import ChatPromptTemplate, HumanMessagePromptTemplat
 from langchain_core.prompts.message import BaseMessagePromptTemplate
 
 from memory_integrations.context import defused
-from memory_integrations.delimiters import MEMORY_NOTE, as_data, delimit, strip_injected
+from memory_integrations.delimiters import MEMORY_NOTE, delimit, strip_injected
 from memory_integrations.langchain import identity
 from memory_integrations.langchain.messages import extended, from_langchain, to_langchain
-from memory_integrations.layout import MemoryHit
+from memory_integrations.layout import unsaid
 from memory_integrations.manager import MemoryManager
-from memory_integrations.messages import Message
 from memory_integrations.tokens import check_budget
 
 FACTS = "memory_facts"
@@ -105,9 +104,7 @@ class MemoryPromptTemplate(ChatPromptTemplate):
         shown = [message.id for message in told if message.id]
         lines: list[str] = []
         left = self.recall_tokens
-        for hit in memory.long_term.search(query, _RECALLED, without=shown):
-            if any(_says(message, hit) for message in told):
-                continue
+        for hit in unsaid(memory.long_term.search(query, _RECALLED, without=shown), told):
             left -= memory.long_term.counter.count(hit.text) + 1
             if left < 0:
                 break
@@ -233,17 +230,3 @@ def _question_in(messages: Iterable[BaseMessage]) -> str:
     """The text of the user's latest message."""
     said = [message for message in messages if isinstance(message, HumanMessage)]
     return from_langchain(said[-1]).text if said else ""
-
-
-def _says(message: Message, hit: MemoryHit) -> bool:
-    """Whether a message of the conversation says what a memory does: then it need not be recalled.
-
-    By its text too, since a history may keep no ids, and its session may be known to nobody here.
-    """
-    text = as_data(strip_injected(message.text))
-    if not text:
-        return False
-    if hit.text.endswith(f": {text}"):
-        return True
-    shown = hit.text.partition(": ")[2].split("…")  # pieces of a long text
-    return message.id in hit.message_ids and all(part.strip() in text for part in shown)

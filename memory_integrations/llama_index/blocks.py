@@ -10,7 +10,8 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.memory.memory import BaseMemoryBlock
 from pydantic import Field, InstanceOf
 
-from memory_integrations.delimiters import strip_injected, without_tags_of
+from memory_integrations.delimiters import strip_injected, tag_name, without_tags_of
+from memory_integrations.layout import unsaid
 from memory_integrations.llama_index.known import conversation_of
 from memory_integrations.llama_index.messages import from_llama_index
 from memory_integrations.manager import MemoryManager
@@ -111,18 +112,16 @@ class LongTermMemoryBlock(BaseMemoryBlock[str]):
         asked = next((message.text for message in reversed(said) if message.role == "user"), "")
         if not asked.strip():
             return ""
-        shown = {text for message in said if (text := message.text.strip())}
         hits = memory.long_term.search(strip_injected(asked), self.k + _SHOWN_ANYWAY)
         lines: list[str] = []
         left = self.max_tokens
         tags = _tags(self.name)
-        for hit in hits:
+        for hit in unsaid(hits, said):
             text = without_tags_of(hit.text, tags)
             left -= memory.long_term.counter.count(f"{text}\n")
             if left < 0 or len(lines) == self.k:
                 break
-            if hit.text.partition(": ")[2] not in shown:
-                lines.append(text)
+            lines.append(text)
         return "\n".join(lines)
 
     def _store_by_session(self, messages: list[ChatMessage]) -> None:
@@ -151,4 +150,4 @@ class LongTermMemoryBlock(BaseMemoryBlock[str]):
 
 def _tags(name: str) -> frozenset[str]:
     """The tags that LlamaIndex's template has: around all blocks, and around each that may be there."""
-    return frozenset(("memory", "facts", "recalled", name.casefold()))
+    return frozenset(("memory", "facts", "recalled", tag_name(name))) - {""}
