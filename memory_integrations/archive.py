@@ -204,7 +204,9 @@ class Archive:
                     seen.update(last)
                     last = line
         except OSError as error:
-            raise StoreUnavailableError(f"The archive {path} cannot be read ({error}).") from error
+            raise StoreUnavailableError(
+                f"The archive {path} cannot be read ({error}). Expected a regular file."
+            ) from error
         if self._header["archive"] != _NAME or self._header.get("format") != FORMAT:
             raise self._damaged(f"it says {str(self._header)[:80]}, and this version reads format {FORMAT}")
         end = self._parsed(last, "end", "it was cut off")["end"]

@@ -135,6 +135,7 @@ def test_without_the_extra_one_line_says_what_to_install(
         (["serch"], 2, "No such command 'serch'"),
         (["search"], 2, "Missing argument"),
         (["search", "x", "--limit", "0"], 2, "--limit"),
+        (["search", "x", "--limit", "9" * 20], 2, "--limit"),
         (["search", "x", "--nonsense"], 2, "--nonsense"),
         (["search", "x", "--since", "yesterday"], 2, "'--since': 'yesterday': expected ISO 8601"),
         (["ingest", DATA / "messages.jsonl", "--language", "klingon"], 2, 'unsupported language: "klingon"'),
@@ -178,6 +179,50 @@ def test_debug_shows_where_an_error_comes_from(run: Run, data_dir: Path) -> None
         run("--debug", "facts", "list")
 
 
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A directory that holds no memory."""
+    directory = tmp_path / "photos"
+    directory.mkdir()
+    (directory / "a.txt").write_text("hi")
+    return directory
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "search x", "context x", "stats", "manage", "optimize", "reembed", "doctor", "erase --yes", "export all.jsonl",
+        "migrate --to-data-dir moved", "facts list", "facts repair",
+    ],
+)  # fmt: skip
+def test_a_directory_without_a_memory_stays_as_it_is(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """A mistyped directory must not look like a memory that is well and empty, nor like one that was saved."""
+    monkeypatch.chdir(photos.parent)
+    ran = run(*command.split(), "--data-dir", photos)
+    assert (ran.code, ran.out) == (1, "")
+    assert f"there is no memory in {photos}" in ran.err
+    assert list(photos.parent.rglob("*")) == [photos, photos / "a.txt"]
+
+
+def test_a_memory_of_facts_alone_is_read(run: Run, data_dir: Path) -> None:
+    run("facts", "set", "city", "Porto")
+    assert not (data_dir / "vectors").exists()
+    assert "Porto" in run("context", "x").out
+    assert run("search", "x") == Ran(0, "", "Nothing found in user:me.\n")
+    assert run("stats", "--json").json["features"] == {"facts": 1}
+
+
+def test_a_memory_elsewhere_needs_no_directory(run: Run, data_dir: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sqlalchemy")
+    url = ("--journal-url", f"sqlite:///{tmp_path}/journal.db")
+    run(*url, "facts", "set", "city", "Porto")
+    assert not data_dir.exists()
+    assert run(*url, "facts", "list", "--json").json == {"city": "Porto"}
+    assert run(*url, "stats", "--json").json["features"] == {"facts": 1}
+
+
 def test_a_memory_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     for command in (["facts", "set", "a", "1"], ["ingest", DATA / "messages.jsonl"]):
@@ -197,6 +242,7 @@ def test_a_memory_that_another_process_holds(run: Run, data_dir: Path) -> None:
         ran = run("search", "question")
         assert (ran.code, ran.err.count("\n")) == (1, 1)
         assert "held by another process" in ran.err
+        assert "--qdrant http" in ran.err and "QdrantClient(" not in ran.err
         assert run("facts", "set", "a", "1").code == 0  # facts need no engine
         holder.communicate("")
     assert "a question" in run("search", "question").out
@@ -211,6 +257,17 @@ def test_an_output_that_is_not_utf8(run: Run, data_dir: Path, monkeypatch: pytes
     printed = written.getvalue().decode("ascii")
     assert "Kaffee in K?ln ?" in printed
     assert re.search(r"^-+\.+$", printed, re.MULTILINE)  # the bar
+
+
+def test_json_loses_nothing_to_an_output_that_is_not_utf8(
+    run: Run, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with memory_of(data_dir) as memory:
+        memory.add_turn("Ein Café in 日本 ☕", "…")
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="latin-1", write_through=True))
+    assert run("search", "Café", "--json").code == 0
+    assert "Ein Café in 日本 ☕" in json.loads(written.getvalue().decode("latin-1"))[0]["text"]
 
 
 class _Broken(io.StringIO):
@@ -323,6 +380,20 @@ def test_the_demo_keeps_away_from_other_memories(run: Run, data_dir: Path) -> No
         assert memory.long_term.count() == 2
 
 
+def test_the_demo_minds_no_facts_about_everybody(run: Run, data_dir: Path) -> None:
+    run("facts", "set", "motto", "be kind", "--scope", "global")
+    ran = run("demo", "--data-dir", data_dir)
+    assert (ran.code, ran.err) == (0, "")
+    learnt = run("facts", "list", "--json", "--scope", "user:maya").json
+    assert f"306 messages in long-term memory, {len(learnt) - 1} facts by rules" in ran.out
+
+
+def test_the_demo_counts_what_is_in_its_way(run: Run, data_dir: Path) -> None:
+    run("facts", "set", "city", "Graz", "--scope", "user:maya")
+    ran = run("demo", "--data-dir", data_dir)
+    assert (ran.code, "not the demo's: 0 messages, 1 fact. " in ran.err) == (1, True)
+
+
 # ingest
 
 
@@ -386,6 +457,28 @@ def test_ingest_reports_what_it_cannot_read_and_stores_the_rest(run: Run, tmp_pa
     assert ran.json["new"] == 1
     assert [problem["where"] for problem in ran.json["problems"]][1:] == [f"{file}:{line}" for line in (1, 3, 4)]
     assert "not readable" in run("ingest", file).out
+
+
+def test_ingest_stores_the_rest_of_what_it_may_not_read(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's answers to whoever has no right to a file are played, since root has every right."""
+    secret, talk = tmp_path / "secret.jsonl", lines(tmp_path / "talk.jsonl", 3)
+    secret.write_text("{}")
+    access, open_ = os.access, Path.open
+
+    def refused(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == secret:
+            raise PermissionError(13, "Permission denied")
+        return open_(path, *arguments, **options)
+
+    monkeypatch.setattr(
+        os, "access", lambda path, *rest, **more: str(path) != str(secret) and access(path, *rest, **more)
+    )
+    monkeypatch.setattr(Path, "open", refused)
+    ran = run("ingest", secret, talk, "--json")
+    assert (ran.code, ran.json["new"]) == (1, 3)
+    assert ran.err == f"{secret}: cannot be read: Permission denied\n"
 
 
 def test_two_messages_of_one_id(run: Run, tmp_path: Path) -> None:
@@ -551,6 +644,65 @@ def test_stats(run: Run, told: Path) -> None:
     assert re.search(r"memories +2\n", re.sub(r" +\n", "\n", run("stats").out))
 
 
+def test_stats_measure_the_memory_alone(run: Run, told: Path) -> None:
+    before = run("stats", "--json").json["bytes"]
+    (told / "else.bin").write_bytes(b"x" * 20_000_000)
+    for link in (told / "link", told / "vectors" / "link"):
+        link.symlink_to("nowhere")
+    ran = run("stats", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.json["bytes"] == pytest.approx(before, abs=5_000_000)
+
+
+# At a terminal, and in a pipe
+
+
+@pytest.fixture
+def terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs the program as if at a terminal of so many columns; gives what it shows, without colours."""
+
+    def shown(columns: int, *arguments: object) -> str:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", str(columns))
+        ran = run(*arguments)
+        assert (ran.code, ran.err) == (0, "")
+        return re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", ran.out)
+
+    return shown
+
+
+@pytest.mark.parametrize("columns", [120, 80, 43, 40, 30, 8])
+def test_an_id_is_never_cut(run: Run, told: Path, terminal: Callable[..., str], columns: int) -> None:
+    ids = [hit["id"] for hit in run("search", "piano", "--json").json]
+    shown = terminal(columns, "search", "piano", "--ids").splitlines()
+    assert [line.strip() for line in shown if line.strip() in ids] == ids
+    if columns >= 36:
+        assert max(map(len, shown)) <= columns
+
+
+def test_a_narrow_terminal_shows_a_fact_a_line_at_a_time(told: Path, terminal: Callable[..., str]) -> None:
+    wide = terminal(80, "facts", "list")
+    assert re.search(r"^city +Lisbon +\d{4}-\d\d-\d\d \d\d:\d\d +llm", wide, re.MULTILINE)
+    for columns in (40, 8):
+        for command in ("list", "history"):
+            shown = terminal(columns, "facts", command)
+            assert re.search(r"^city\n", shown, re.MULTILINE)
+            assert re.search(r"^  value   +Lisbon\n  since   +\d{4}-\d\d-\d\d \d\d:\d\d\n", shown, re.MULTILINE)
+            assert all(line.strip() for line in shown.splitlines())
+    assert "memories" in terminal(8, "stats")
+
+
+def test_nothing_is_cut_wrapped_or_padded_where_there_is_no_terminal(run: Run, data_dir: Path) -> None:
+    said = " ".join(f"The piano has {i} strings." for i in range(60))
+    with memory_of(data_dir) as memory:
+        memory.add_turn(said, "Noted.")
+        memory.set_fact("strings", said)
+    for command in (["search", "piano"], ["facts", "list"], ["facts", "history"], ["context", "x"], ["stats"]):
+        ran = run(*command)
+        assert said in ran.out or command == ["stats"], command
+        assert not re.search(r" $", ran.out, re.MULTILINE), command
+
+
 def test_reembed_for_another_language(run: Run, told: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = run("reembed", "--language", "German")
     assert (ran.code, ran.err) == (0, "")  # and so no progress bar in a pipe
@@ -579,13 +731,28 @@ def test_optimize_builds_once(run: Run, told: Path) -> None:
 def test_p24_erase_takes_memories_by_their_ids(run: Run, told: Path, data_dir: Path) -> None:
     shown = run("search", "piano", "--limit", "1", "--ids").out
     [memory_id] = re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", shown)
-    ran = run("erase", memory_id, typed="n\n")
-    assert (ran.code, run("stats", "--json").json["long_term"]) == (cli.program.INTERRUPTED, {"memories": 2})
+    for typed in ("n\n", "", "\n", "what?\n"):
+        ran = run("erase", memory_id, typed=typed)
+        assert (ran.code, run("stats", "--json").json["long_term"]) == (1, {"memories": 2})
+        assert ran.out == "Remove 1 of the memories of user:me for good? [y/N] \n"
+        assert ran.err == "memory-integrations: nothing was removed.\n"
     ran = run("erase", memory_id, "--yes")
     assert (ran.code, ran.out) == (0, "1 of 1 memories removed\n")
     assert run("stats", "--json").json["long_term"] == {"memories": 1}
     again = run("erase", memory_id, "--yes")
     assert (again.code, again.out) == (1, "0 of 1 memories removed\n")
+
+
+def test_ctrl_c_where_the_program_asks_is_an_interruption(
+    run: Run, told: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: io.StringIO, size: int = -1) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(io, "StringIO", type("Interrupted", (io.StringIO,), {"readline": interrupted}))
+    ran = run("erase")
+    assert (ran.code, ran.err) == (130, "memory-integrations: interrupted\n")
+    monkeypatch.undo()
 
 
 def test_p24_a_fact_is_deleted_with_its_history(run: Run, data_dir: Path) -> None:
@@ -601,9 +768,9 @@ def test_p24_a_fact_is_deleted_with_its_history(run: Run, data_dir: Path) -> Non
 def test_p24_erase_removes_a_scope_from_every_file(run: Run, told: Path, data_dir: Path) -> None:
     run("facts", "set", "code", "xyzzy", "--scope", "user:other")
     ran = run("erase", typed="y\n")
-    assert "Remove all 2 memories and all facts of user:me for good? [y/N]" in ran.out
+    assert "Remove all 2 memories and all facts of user:me for good? [y/N] \n" in ran.out
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.endswith(" 2 memories and 3 events of facts removed from user:me\n")
+    assert ran.out.endswith("\n2 memories and 3 events of facts removed from user:me\n")
     assert run("stats", "--json").json["long_term"] == {"memories": 0}
     assert run("facts", "list", "--json", "--scope", "user:other").json == {"code": "xyzzy"}
     assert not [path for path in data_dir.rglob("*") if path.is_file() and b"piano" in path.read_bytes()]
@@ -622,7 +789,9 @@ def test_a_scope_is_exported_and_imported(run: Run, told: Path, data_dir: Path, 
     assert "piano" in run("search", "piano", *elsewhere).out
     assert run("facts", "list", "--json", *elsewhere).json == run("facts", "list", "--json").json
     ran = run("import", archive, "--scope", "user:you")
-    assert (ran.code, "is an archive of user:me" in ran.err) == (2, True)
+    assert (ran.code, "is an archive of user:me" in ran.err, "Say --scope user:me." in ran.err) == (2, True, True)
+    ran = run("import", archive, "--all")
+    assert (ran.code, "Say --scope user:me, without --all." in ran.err) == (2, True)
     ran = run("import", DATA / "messages.jsonl")
     assert (ran.code, "is no archive" in ran.err) == (1, True)
 
@@ -631,9 +800,22 @@ def test_a_backup_of_all_scopes_is_imported(run: Run, told: Path, data_dir: Path
     run("facts", "set", "code", "xyzzy", "--scope", "user:other")
     assert run("export", tmp_path / "all.jsonl", "--all", "--vectors").out.startswith("all scopes: ")
     shutil.rmtree(data_dir)
+    ran = run("import", tmp_path / "all.jsonl")
+    assert (ran.code, "is an archive of all scopes. Say --all." in ran.err) == (2, True)
+    assert not data_dir.exists()
     assert run("import", tmp_path / "all.jsonl", "--all").code == 0
     assert run("facts", "list", "--json", "--scope", "user:other").json == {"code": "xyzzy"}
     assert "piano" in run("search", "piano").out
+
+
+def test_an_archive_is_no_pipe(run: Run, told: Path, tmp_path: Path) -> None:
+    run("export", tmp_path / "me.jsonl")
+    out, into = os.pipe()
+    os.write(into, (tmp_path / "me.jsonl").read_bytes())
+    os.close(into)
+    ran = run("import", f"/dev/fd/{out}")
+    os.close(out)
+    assert (ran.code, "Expected a regular file" in ran.err) == (1, True)
 
 
 def test_a_memory_moves_to_a_database_and_back(run: Run, told: Path, tmp_path: Path) -> None:
@@ -772,7 +954,7 @@ def test_the_life_of_a_fact(run: Run, told: Path) -> None:
     table = run("facts", "list").out
     assert re.search(r"^city +Lisbon +\d{4}-\d\d-\d\d \d\d:\d\d +llm", table, re.MULTILINE)
     history = run("facts", "history", "city").out
-    assert re.search(r"^city +Porto +(\S+ \S+) +(\S+ \S+) +user +\n +Lisbon +(\S+ \S+) +llm", history, re.MULTILINE)
+    assert re.search(r"^city +Porto +(\S+ \S+) +(\S+ \S+) +user *\n +Lisbon +(\S+ \S+) +llm", history, re.MULTILINE)
     assert re.search(r"pets .* rule +m1", run("facts", "history").out)
     assert run("facts", "undo").out == "pets has no value now\n"
     assert run("facts", "undo").out == "city = Porto\n"
@@ -949,9 +1131,11 @@ def talked(run: Run, tmp_path: Path) -> Path:
 
 
 def test_manage_shows_asks_does_and_takes_back(run: Run, talked: Path) -> None:
-    refused = run("manage", typed="n\n")
-    assert refused.code == 1
-    assert "nothing was changed" in refused.err
+    for typed in ("n\n", ""):
+        refused = run("manage", typed=typed)
+        assert refused.code == 1
+        assert refused.err == "memory-integrations: nothing was changed.\n"
+        assert refused.out.endswith("Do this? [y/N] \n")
     assert "+ city = 'Lisbon'" in refused.out
     assert "- Hi there!" in refused.out
     assert run("facts", "list", "--json").json == {}

@@ -17,7 +17,7 @@ from rich.text import Text
 from memory_integrations.cli.facts import all_facts
 from memory_integrations.cli.options import PROGRAM, Scope, failure
 from memory_integrations.cli.prompt import show_context
-from memory_integrations.cli.show import console, plain, show_hits, table
+from memory_integrations.cli.show import console, counted, plain, show_hits, show_rows
 from memory_integrations.cli.values import shown_value
 from memory_integrations.manager import MemoryManager
 from memory_integrations.scopes import MemoryScope
@@ -45,7 +45,7 @@ def demo(
     owner = MemoryScope.parse(scope).owner
     if owner.user_id is None:
         raise typer.BadParameter(f"{scope} is no user, whose sessions could be replayed: expected user:ID.")
-    screen = console()
+    screen = console(as_page=True)
     with tempfile.TemporaryDirectory(prefix="memory-integrations-") as temporary:
         _show(screen, owner, data_dir or Path(temporary), question)
     screen.print("Next", style="bold")
@@ -66,12 +66,13 @@ def _show(screen: Console, scope: MemoryScope, data_dir: Path, question: str | N
     with closing(MemoryManager(scope, data_dir=data_dir, clock=clock)) as memory:
         with screen.status("Opening the memory ..."):
             known = memory.long_term.count()
-        if not known and not len(memory.features):
+        facts = len(memory.features.export()["facts"])  # without those that hold for everybody
+        if not known and not facts:
             _show_replay(screen, memory, sample.replay(memory, clock, messages))
         elif known != len(messages):
             raise failure(
-                f"{scope} has memories in {data_dir} that are not the demo's: {known} messages, {len(memory.features)} "
-                "facts. Give the demo another --data-dir."
+                f"{scope} has memories in {data_dir} that are not the demo's: {counted(known, 'message')}, "
+                f"{counted(facts, 'fact')}. Give the demo another --data-dir."
             )
         _show_changes(screen, memory)
         asked = [sample.Question(question)] if question else [questions[i] for i in _QUESTIONS]
@@ -99,7 +100,7 @@ def _show_replay(screen: Console, memory: MemoryManager, sessions: Iterable[Repl
             screen.print(line, overflow="ellipsis", no_wrap=True)
     screen.print(
         f"\n{count} sessions in {time.perf_counter() - started:.1f} s: {memory.long_term.count()} messages in "
-        f"long-term memory, {len(memory.features)} facts by rules.\n"
+        f"long-term memory, {len(memory.features.export()['facts'])} facts by rules.\n"
         "At the end of each session its short-term memory was tidied, and forgotten.\n",
         style="dim",
     )
@@ -107,20 +108,21 @@ def _show_replay(screen: Console, memory: MemoryManager, sessions: Iterable[Repl
 
 def _show_changes(screen: Console, memory: MemoryManager) -> None:
     """The facts that are no longer what they were first."""
-    facts, rows = all_facts(memory), table("fact", "was", "is", "since", "message")
+    facts, rows = all_facts(memory), []
     for fact in facts:
         last = fact.history[-1]
         before = fact.history if last.until else fact.history[:-1]
         if before:
-            rows.add_row(
+            row = (
                 plain(fact.key),
                 Text(", ").join(shown_value(version.value) for version in before),
-                "" if last.until else shown_value(last.value),
-                _day(last.until or last.since),
+                Text() if last.until else shown_value(last.value),
+                Text(_day(last.until or last.since)),
                 plain(last.message_id or ""),
             )
-    screen.print(Text.assemble(("Facts that changed", "bold"), f"; {len(facts) - rows.row_count} more never did"))
-    screen.print(rows)
+            rows.append(row)
+    screen.print(Text.assemble(("Facts that changed", "bold"), f"; {len(facts) - len(rows)} more never did"))
+    show_rows(screen, ("fact", "was", "is", "since", "message"), rows)
     screen.print()
 
 

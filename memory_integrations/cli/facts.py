@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from memory_integrations.cli.options import (
@@ -23,7 +22,7 @@ from memory_integrations.cli.options import (
     failure,
     opened,
 )
-from memory_integrations.cli.show import console, plain, print_json, printable, table
+from memory_integrations.cli.show import console, plain, print_json, printable, show_rows
 from memory_integrations.cli.values import shown_value, typed_value
 from memory_integrations.errors import StoreCorruptedError
 from memory_integrations.manager import MemoryManager
@@ -73,7 +72,7 @@ def fact_history(
     if as_json:
         print_json([asdict(fact) for fact in facts])
     else:
-        console().print(_history(facts))
+        show_rows(console(), ("fact", "value", "since", "until", "source", "message"), _history(facts))
 
 
 def delete_fact(
@@ -129,32 +128,30 @@ def all_facts(memory: MemoryManager) -> list[Fact]:
 
 def show_facts(screen: Console, memory: MemoryManager) -> None:
     """Show the facts that hold now, each with who said so, and when."""
-    rows = table("fact", "value", "since", "source")
+    rows = []
     for key, value in memory.features.all().items():
         fact = memory.features.get_with_history(key)
         assert fact is not None  # it has a value
         now = fact.history[-1]
-        rows.add_row(plain(key), shown_value(value), _minute(now.since), plain(now.source))
-    if rows.row_count:
-        screen.print(rows)
+        rows.append((plain(key), shown_value(value), _minute(now.since), plain(now.source)))
+    if rows:
+        show_rows(screen, ("fact", "value", "since", "source"), rows)
     else:
         screen.print(printable(f"No facts are known of {memory.scope}."))
 
 
-def _history(facts: Iterable[Fact]) -> Table:
+def _history(facts: Iterable[Fact]) -> Iterator[Sequence[Text]]:
     """Every value of facts, a row each."""
-    rows = table("fact", "value", "since", "until", "source", "message")
     for fact in facts:
         for number, version in enumerate(fact.history):
-            rows.add_row(
-                "" if number else plain(fact.key),
+            yield (
+                Text() if number else plain(fact.key),
                 shown_value(version.value),
                 _minute(version.since),
-                _minute(version.until) if version.until else "",
+                _minute(version.until) if version.until else Text(),
                 plain(version.source),
                 plain(version.message_id or ""),
             )
-    return rows
 
 
 def _show_value(memory: MemoryManager, key: str) -> None:
@@ -168,5 +165,5 @@ def _unknown(scope: str, key: str) -> typer.Exit:
     return failure(f"{scope} has no fact {key!r}: `facts list` shows those it has.")
 
 
-def _minute(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M}"
+def _minute(moment: datetime) -> Text:
+    return Text(f"{moment:%Y-%m-%d %H:%M}")

@@ -26,7 +26,7 @@ from memory_integrations.cli.options import (
     interruption,
     opened,
 )
-from memory_integrations.cli.show import console, plain, print_json, progress
+from memory_integrations.cli.show import console, plain, print_json, progress, show_grid
 from memory_integrations.ingest import Item, Problem, Read, Skipped, read_file
 from memory_integrations.manager import MemoryManager
 from memory_integrations.messages import Message
@@ -39,7 +39,7 @@ _BATCH = 256  # messages that are stored at once
 
 
 def ingest(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files of conversations.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", readable=False, help="Files of conversations.")],
     scope: Annotated[str | None, typer.Option(help=SCOPE_HELP, show_default=SCOPE)] = None,
     data_dir: DataDir = DATA_DIR,
     language: Language = LANGUAGE,
@@ -192,4 +192,4 @@ def _show_summary(screen: Console, summary: Mapping[str, Any]) -> None:
     if problems:
         table.add_row(Text("not readable", "red"), f"{len(problems):,}", "reported above")
     table.add_row("seconds", f"{summary['seconds']:.1f}", f"{summary['messages_per_second']:,} messages/s")
-    screen.print(table)
+    show_grid(screen, table)

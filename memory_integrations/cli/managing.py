@@ -18,6 +18,7 @@ from memory_integrations.cli.options import (
     Language,
     Model,
     Scope,
+    agreed,
     failure,
     opened,
 )
@@ -89,7 +90,7 @@ def _manage(screen: Console, memory: MemoryManager, yes: bool) -> None:
         screen.print("nothing to do")
         return
     _show(screen, plan)
-    if not yes and not typer.confirm("Do this?"):
+    if not yes and not agreed("Do this?"):
         raise failure("nothing was changed.")
     receipt = memory.apply(plan)
     screen.print(f"{_told(receipt)}; `manage --undo` takes it back", soft_wrap=True)

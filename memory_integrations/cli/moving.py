@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
 
+from memory_integrations import archive as archives
 from memory_integrations.archive import ArchiveReceipt
 from memory_integrations.cli.options import (
     DATA_DIR,
@@ -24,6 +26,7 @@ from memory_integrations.cli.options import (
     settings,
 )
 from memory_integrations.cli.show import console, counted, plain, progress
+from memory_integrations.errors import ScopeError
 from memory_integrations.manager import MemoryManager
 from memory_integrations.scopes import GLOBAL
 
@@ -66,7 +69,7 @@ def import_archive(
     started = time.perf_counter()
     try:
         with opened(GLOBAL if everything else scope, data_dir, language) as memory, _bar("importing") as advance:
-            receipt = memory.import_archive(file, advance)
+            receipt = _imported(memory, file, everything, advance)
     except KeyboardInterrupt:
         raise interruption("imported") from None
     seconds = time.perf_counter() - started
@@ -110,6 +113,16 @@ def migrate(
     if receipt.points_sha256:
         lines.append(f"memories  {counted(receipt.points, 'piece')} of text, sha256 {receipt.points_sha256}")
     console().print("\n".join(lines), soft_wrap=True)
+
+
+def _imported(memory: MemoryManager, file: Path, everything: bool, advance: Any) -> ArchiveReceipt:
+    try:
+        return memory.import_archive(file, advance)
+    except ScopeError as error:  # its advice is for who writes Python
+        whose = archives.Archive(file).receipt.scope
+        wanted = "--all" if whose is None else f"--scope {quote(whose)}{', without --all' if everything else ''}"
+        told = f"{file} is an archive of {whose or 'all scopes'}. Say {wanted}. Nothing was written."
+        raise failure(told, 2) from error
 
 
 def _told(receipt: ArchiveReceipt) -> str:

@@ -85,14 +85,31 @@ def opened(
         yield memory
 
 
+def stores_in(data_dir: Path) -> list[Path]:
+    """The directories of a memory's files that are there: of the facts, and of the memories."""
+    directory = data_dir.expanduser()
+    return [store for store in (directory / "journal", directory / "vectors") if store.is_dir()]
+
+
 def expect_memory(data_dir: Path) -> None:
-    """Fail where there is no memory."""
+    """Fail where there is no memory: any other directory would be made one, and pass for it."""
     given = settings.get()
-    if not (data_dir.is_dir() or given.qdrant or given.journal_url):
+    if not (given.qdrant or given.journal_url or stores_in(data_dir)):
         raise failure(
             f"there is no memory in {data_dir}. Store something with `ingest`, `chat` or `facts set`, or name another "
             "--data-dir."
         )
+
+
+def agreed(question: str) -> bool:
+    """Whether a person says yes. Whatever else is answered is a no, and so is the end of the input."""
+    try:
+        answer = input(f"{question} [y/N] ")
+    except EOFError:
+        answer = None
+    if answer is None or not sys.stdin.isatty():  # no return key ended the line
+        print()
+    return answer is not None and answer.strip().lower() in ("y", "yes")
 
 
 def complain(message: str) -> None:

@@ -24,7 +24,12 @@ from memory_integrations.cli.moving import export, import_archive, migrate
 from memory_integrations.cli.options import INTERRUPTED, PROGRAM, Settings, complain, settings
 from memory_integrations.cli.search import context, search
 from memory_integrations.cli.upkeep import doctor, erase, optimize, reembed, stats
-from memory_integrations.errors import EmbeddingMismatchError, ManagementError, MemoryIntegrationError
+from memory_integrations.errors import (
+    EmbeddingMismatchError,
+    ManagementError,
+    MemoryIntegrationError,
+    StoreLockedError,
+)
 
 _HELP = """Memory for LangChain and LlamaIndex applications, from the command line.
 
@@ -137,6 +142,10 @@ def _show_help_alone(ctx: typer.Context) -> None:
 def _advice(error: Exception) -> str:
     if isinstance(error, EmbeddingMismatchError):
         return f"{error} Here that is --language, or `{PROGRAM} reembed`."
+    if isinstance(error, StoreLockedError):
+        from memory_integrations.qdrant_edge.lock import SERVER_HINT
+
+        return str(error).replace(SERVER_HINT, f"run a Qdrant server and name it ({PROGRAM} --qdrant http://...)")
     return str(error)
 
 

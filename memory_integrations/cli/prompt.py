@@ -20,6 +20,7 @@ _SYSTEM = (
 )
 _PLURALS = {"message": "messages", "fact": "facts", "memory": "memories"}
 _KEYS_SHOWN = 8
+_BAR = 80  # columns
 
 
 def prompt(context: Context) -> list[dict[str, str]]:
@@ -61,7 +62,7 @@ def _show_budget(screen: Console, context: Context) -> None:
     )
     # Without colours the parts still differ.
     blocks = "#=-." if screen.options.ascii_only else "█▓▒░"
-    width = min(screen.width, 100)
+    width = min(screen.width, _BAR)
     bar, legend = Text(), Text()
     for (name, tokens, style), block in zip(parts, blocks, strict=True):
         bar.append(block * round(tokens * width / whole), style)

@@ -37,7 +37,7 @@ def _moment(text: str) -> datetime:
 
 def search(
     query: Query,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 5,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")] = 5,
     since: Annotated[
         datetime | None,
         typer.Option(parser=_moment, metavar="DATE", help="Only what was said then or later, as ISO 8601 (UTC)."),

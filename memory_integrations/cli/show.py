@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -20,27 +21,68 @@ if TYPE_CHECKING:
 
     from memory_integrations.layout import MemoryHit
 
+_UNBOUNDED = 1_000_000  # columns of an output that is no terminal
+_NARROWEST = 20
+_COLUMN = 12  # so wide a column of a table must be for what is in it to be read
+_INDENT = 7  # of what stands under a hit's score
 # Control characters but tab and new line.
 _CONTROLS = dict.fromkeys(set(range(32)) - {9, 10} | set(range(127, 160)))
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Where everything is shown, as wide as the terminal, or 80 columns where there is none."""
+def console(*, stderr: bool = False, as_page: bool = False) -> Console:
+    """Where everything is shown, as wide as the terminal.
+
+    Where there is none another program reads, such as grep: lines are as long as what they say.
+
+    Args:
+        stderr: Whether it is the output for what goes beside the result.
+        as_page: Whether to keep to a page's width also where there is no terminal.
+    """
     # What people said is no markup, and a number in it is nothing to be coloured.
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
-
-
-def table(*columns: str) -> Table:
-    """A table with a header and no lines; what is too long is folded."""
-    made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        made.add_column(column, overflow="fold")
+    made = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not (made.is_terminal or as_page):
+        made.width = _UNBOUNDED
+    elif made.width < _NARROWEST:  # the terminal wraps what is too wide, and the layout would cut it off
+        made.width = _NARROWEST
     return made
 
 
+def show_grid(screen: Console, grid: Table) -> None:
+    """Show a table; its last column is padded at a terminal alone."""
+    if screen.is_terminal:
+        screen.print(grid)
+        return
+    with screen.capture() as shown:
+        screen.print(grid)
+    screen.out(*(line.rstrip(" ") for line in shown.get().rstrip("\n").split("\n")), sep="\n")
+
+
+def show_rows(screen: Console, columns: Sequence[str], rows: Iterable[Sequence[Text]]) -> None:
+    """Show rows under a header, what is too long folded; at a narrow terminal each cell on lines of its own."""
+    if screen.width < _COLUMN * len(columns):
+        for first, *others in rows:
+            if first:
+                screen.print(Text.assemble(first, style="bold"), soft_wrap=True)
+            for column, cell in zip(columns[1:], others, strict=True):
+                if cell:
+                    screen.print(Text.assemble((f"  {column:<8}", "dim"), cell), soft_wrap=True)
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    show_grid(screen, table)
+
+
 def print_json(value: Any) -> None:
-    """Print JSON; a time in it is ISO 8601."""
-    print(visible_json(json.dumps(value, ensure_ascii=False, indent=2, default=_json_default)))
+    """Print JSON; a time in it is ISO 8601. Where the output's encoding lacks a character, all but ASCII is escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=_json_default)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, default=_json_default)
+    print(visible_json(text))
 
 
 def plain(text: str) -> Text:
@@ -76,23 +118,24 @@ def show_hits(
         lines: About how many lines a hit's text is shortened to.
         ids: Whether to show their ids.
     """
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(justify="right", style="cyan")
-    grid.add_column(style="green")
-    grid.add_column()
     room = (screen.width - 10) * lines
     for hit in hits:
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(justify="right", style="cyan")
+        grid.add_column(style="green")
+        grid.add_column()
         text = Text(shortened(hit.text, room))
         speaker = hit.metadata.get("name") or hit.metadata.get("role") or ""
         text.highlight_regex(rf"^\d+ \w+ \d+ {re.escape(speaker)}:", "bold")
         grid.add_row(f"{hit.score:.2f}", "✓" if evidence.intersection(hit.message_ids) else " ", text)
-        if ids:
-            grid.add_row("", "", Text(hit.id, "dim"))
         if hit.explanation is not None:
             parts = ((name, f"{part:.2f}") for name, part in hit.explanation.items())
             told = "  ".join(f"{name} {part}" for name, part in parts if part.strip("-0."))
             grid.add_row("", "", Text(told, "dim"))
-    screen.print(grid)
+        show_grid(screen, grid)
+        if ids:  # on a line of its own, and nearer to the edge before it would be cut in two
+            indent = max(min(_INDENT, screen.width - len(hit.id)), 0)
+            screen.print(Text(" " * indent + hit.id, "dim"), soft_wrap=True)
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,11 +21,13 @@ from memory_integrations.cli.options import (
     DataDir,
     Language,
     Scope,
+    agreed,
     failure,
     interruption,
     opened,
+    stores_in,
 )
-from memory_integrations.cli.show import console, counted, plain, print_json, progress
+from memory_integrations.cli.show import console, counted, plain, print_json, progress, show_grid
 from memory_integrations.doctor import Finding
 
 
@@ -33,8 +37,7 @@ def stats(
     """Count what a memory holds."""
     with opened(scope, data_dir, language, to_read=True) as memory:
         counts = memory.get_stats()
-    # Blocks and not lengths: the engine's files are mostly holes.
-    size = 512 * sum(path.stat().st_blocks for path in data_dir.rglob("*"))
+    size = sum(map(_on_disk, stores_in(data_dir)))
     if as_json:
         print_json({**counts, "data_dir": str(data_dir), "bytes": size})
         return
@@ -45,7 +48,16 @@ def stats(
     table.add_row("facts", f"{counts['features']['facts']:,}")
     table.add_row("memories", f"{counts['long_term']['memories']:,}")
     table.add_row("on disk", Text(f"{size / 1e6:,.1f} MB in {data_dir}, of all scopes"))
-    console().print(table)
+    show_grid(console(), table)
+
+
+def _on_disk(directory: Path) -> int:
+    """The bytes that a directory takes. Blocks and not lengths: the engine's files are mostly holes."""
+    blocks = 0
+    for path in directory.rglob("*"):
+        with suppress(FileNotFoundError):  # others write meanwhile
+            blocks += path.lstat().st_blocks
+    return 512 * blocks
 
 
 def reembed(data_dir: DataDir = DATA_DIR, language: Language = LANGUAGE) -> None:
@@ -118,7 +130,7 @@ def _show_findings(found: Sequence[Finding], done: Sequence[str | None]) -> None
         told = f"repaired: {mended}" if mended else finding.problem
         if finding.repair and not mended:
             told += " `doctor --repair` mends it."
-        screen.print(Padding(plain(told), (0, 0, 0, 2)))
+        screen.print(Padding(plain(told), (0, 0, 0, 2), expand=False))
     if not found:
         screen.print("nothing is wrong")
 
@@ -139,7 +151,8 @@ def erase(
     with opened(scope, data_dir, language, to_read=True) as memory:
         if not yes:
             what = f"{len(ids)} of the memories" if ids else f"all {memory.long_term.count():,} memories and all facts"
-            typer.confirm(f"Remove {what} of {memory.scope} for good?", abort=True)
+            if not agreed(f"Remove {what} of {memory.scope} for good?"):
+                raise failure("nothing was removed.")
         if ids:
             count = memory.long_term.delete(ids)
             console().print(f"{count:,} of {len(ids):,} memories removed", soft_wrap=True)
