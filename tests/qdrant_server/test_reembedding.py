@@ -291,13 +291,13 @@ def test_collections_and_aliases_of_others_are_left_alone(world: World) -> None:
 def test_what_is_stored_meanwhile_is_embedded_too(world: World) -> None:
     world.fill(again=False)
 
-    def store(number: int, name: str) -> None:
-        if number == 20:
-            with world.memory("english") as memory:
-                memory.long_term.store_messages([Message("user", "Late news", id="late", session_id="s")])
+    def store(done: int, total: int) -> None:
+        if done == len(SAID):
+            with world.memory("english") as other:
+                other.long_term.store_messages([Message("user", "Late news", id="late", session_id="s")])
 
-    with stepped(world.client, store):
-        world.reembed()
+    with world.memory(NEW, world.client) as memory:
+        assert memory.long_term.reembed(store) == len(SAID) + 1
     world.settled([*SAID, "Late news"])
 
 
