@@ -7,7 +7,7 @@ a second one is shows in its alias, which is renamed in one step, by one process
     NAME.ID.WRITER  it is being filled through this alias: a writer who lost it writes nothing more
     NAME.ready      it has everything; whoever comes next puts it in the place of the first
     NAME            it is the collection
-    none            it never will be again: it may be dropped at any time
+    none of these   it never will be again: it may be dropped at any time
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def finish(client: QdrantClient, name: str) -> str | None:
     exists = client.collection_exists(name)  # asked first: between first and second there is none, but an alias
     aliases = _aliases(client)
     if _ready(name) in aliases:
-        if name not in aliases:
+        first, second = aliases.get(name, name), aliases[_ready(name)]
+        _point(client, [alias for alias, known in aliases.items() if known == first and alias != name], second)
+        if first == name:
             client.delete_collection(name)  # which does nothing where the name has become an alias
         _rename(client, _ready(name), name)
         return finish(client, name)
@@ -97,7 +99,7 @@ def abandon(client: QdrantClient, name: str, place: str) -> str | None:
         aliases = _aliases(client)
         written = [alias for alias, second in aliases.items() if second in others and _second_of(alias) == second]
         if not written:
-            for second in others.difference(aliases.values()):
+            for second in others.difference(aliases.get(alias) or "" for alias in (name, _ready(name))):
                 client.delete_collection(second)
             return finish(client, name)
         _drop_aliases(client, written)  # and look again: one may have been ready by then
@@ -111,8 +113,6 @@ def is_unfinished(client: QdrantClient, name: str) -> bool:
 
 def _begin(client: QdrantClient, name: str, place: str, identity: Mapping[str, Any]) -> str:
     """The alias to write through, of a second collection that is taken over or created."""
-    from qdrant_client import models
-
     id_ = uuid4().hex
     others = _others(client, name, place)
     for alias, second in _aliases(client).items():
@@ -130,8 +130,7 @@ def _begin(client: QdrantClient, name: str, place: str, identity: Mapping[str, A
     with _having(client, second):
         for field, index in first.payload_schema.items():
             client.create_payload_index(second, field, index.params or index.data_type)
-        named = models.CreateAlias(collection_name=second, alias_name=f"{second}.{id_}")
-        client.update_collection_aliases([models.CreateAliasOperation(create_alias=named)])
+        _point(client, [f"{second}.{id_}"], second)
     return f"{second}.{id_}"
 
 
@@ -219,6 +218,15 @@ def _rename(client: QdrantClient, old: str, new: str) -> None:
     except Exception:
         if old in _aliases(client):
             raise
+
+
+def _point(client: QdrantClient, aliases: list[str], collection: str) -> None:
+    """Have aliases stand for a collection: also those of the first that an operator made."""
+    from qdrant_client import models
+
+    named = [models.CreateAlias(collection_name=collection, alias_name=alias) for alias in aliases]
+    if named:
+        client.update_collection_aliases([models.CreateAliasOperation(create_alias=one) for one in named])
 
 
 def _drop_aliases(client: QdrantClient, aliases: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -288,6 +287,17 @@ def test_collections_and_aliases_of_others_are_left_alone(world: World) -> None:
     assert f"{COLLECTION}.latest" in {one.alias_name for one in world.other.get_aliases().aliases}
 
 
+def test_an_operators_alias_stands_for_the_collection_as_it_is(world: World) -> None:
+    world.fill(again=False)
+    alias = m.CreateAlias(collection_name=COLLECTION, alias_name="production")
+    world.other.update_collection_aliases([m.CreateAliasOperation(create_alias=alias)])
+    for language in (NEW, "french"):
+        with world.memory(language) as memory:
+            memory.long_term.reembed()
+        assert world.other.get_collection("production").config.metadata["language"] == language
+        assert len(world.other.get_collections().collections) == 1
+
+
 def test_what_is_stored_meanwhile_is_embedded_too(world: World) -> None:
     world.fill(again=False)
 
@@ -438,7 +448,6 @@ def test_a_new_collection_is_looked_at_once(qdrant_server: StandIn, server: Qdra
 def test_a_server_that_fails_once_leaves_something_to_go_on_with(
     qdrant_server: StandIn, server: QdrantServer, tmp_path: Path, operation: str, fault: str
 ) -> None:
-    logging.getLogger("qdrant_client").setLevel(logging.ERROR)
     once = QdrantServer(server.url, prefer_grpc=server.prefer_grpc, grpc_port=server.grpc_port, retries=0)
     with memory_on(once, tmp_path / "one") as memory:
         memory.add_turn("Hello", "Hello to you")
