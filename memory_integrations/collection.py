@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 COLLECTION = "memory_integrations"
 _ROWS_KEPT, _TABLES_KEPT = 250_000, 2_000
 """Messages, and scopes, that ranking keeps in mind, at some 0.4 and 3 kB; who searched longest ago is read anew."""
+_LOOKS_AGAIN_AFTER = 60.0
+"""Seconds after which an open memory asks a server again how the collection's vectors were made."""
 _SERVER_INDEXES = {
     "metadata.session_id": "keyword",
     "metadata.role": "keyword",
@@ -82,6 +84,8 @@ class MemoryCollection:
         self.options = dict(options or {})
         self.lock = threading.RLock()  # held while a table is filled or ranked
         self._client: QdrantClient | None = None
+        self._place = name  # the collection that the name stands for
+        self._look_again_at = 0.0
         self._tables: OrderedDict[str, Conversations] = OrderedDict()
         self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
         self._orders = itertools.count(time.time_ns())
@@ -94,14 +98,18 @@ class MemoryCollection:
             StoreLockedError: Another process holds the embedded engine's directory.
             StoreUnavailableError: A server does not answer, or refuses.
         """
-        if self._client is None:
+        client = self._client
+        if client is None:
             with self.lock:
-                if self._client is None:
+                client = self._client
+                if client is None:
                     client = self._make_client()
                     with asking():
                         self._open_collection(client)
                     self._client = client
-        return self._client
+        elif time.monotonic() > self._look_again_at:
+            self._look_again(client)
+        return client
 
     @property
     def is_open(self) -> bool:
@@ -251,7 +259,13 @@ class MemoryCollection:
         with asking():
             if selector is not None:
                 client.delete(self.name, points_selector=selector, wait=True)
-            abandon(client, self.name)
+            moved = abandon(client, self.name, self._place) != self._place
+        if moved:
+            self._client = None
+            raise StoreUnavailableError(
+                "All memories were embedded anew while these were deleted, which may have missed them: they may still "
+                "be there. Call it again; where it was with another embedding, open the memory with that one first."
+            )
 
     def optimize(self) -> bool:
         """Build the embedded engine's graphs; see ``LongTermMemory.optimize``."""
@@ -268,14 +282,14 @@ class MemoryCollection:
         """Embed every memory anew with this embedding and language; see ``LongTermMemory.reembed``."""
         with self.lock, asking():
             client = self.client()
-            if not client.collection_exists(self.name):
+            place = finish(client, self.name)
+            if place is None:
                 return 0
-            finish(client, self.name)
-            if not self._differences(client):
+            if not self._differences(client.get_collection(self.name)):
+                abandon(client, self.name, place)  # one that was begun for another embedding
                 return client.count(self.name, exact=True).count
-            count = reembed(
-                client, self.name, lambda name: self._create(client, name), self.identity, self._encode, progress
-            )
+            count = reembed(client, self.name, place, self.identity, self._encode, progress)
+            self._client = None
             self._tables.clear()
             return count
 
@@ -312,13 +326,13 @@ class MemoryCollection:
             "language": self.language or "none",
         }
 
-    def _create(self, client: QdrantClient, name: str) -> None:
-        """Create a collection for this embedding and language, with the scope as its tenant."""
+    def _create(self, client: QdrantClient) -> None:
+        """Create the collection for this embedding and language."""
         from qdrant_client import models
 
         try:
             client.create_collection(
-                name,
+                self.name,
                 vectors_config=models.VectorParams(
                     size=self.identity["embedding_size"], distance=models.Distance.COSINE
                 ),
@@ -327,39 +341,53 @@ class MemoryCollection:
                 **self.options,
             )
         except Exception:
-            if not client.collection_exists(name):  # else another process was faster
+            if not client.collection_exists(self.name):  # else another process was faster
                 raise
-        self._index(client, name)
 
-    def _index(self, client: QdrantClient, name: str) -> None:
-        """See that a collection has the indexes that there are to be."""
+    def _index(self, client: QdrantClient, found: models.CollectionInfo) -> None:
+        """See that the collection has the indexes that there are to be, with the scope as its tenant."""
         from qdrant_client import models
 
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
         wanted: dict[str, Any] = {"metadata.scope": tenant, "metadata.created_at": models.PayloadSchemaType.DATETIME}
         if not _is_embedded(client):  # it scans a scope faster than it keeps further indexes
             wanted |= _SERVER_INDEXES
-        present = client.get_collection(name).payload_schema
         for field, kind in wanted.items():
-            if field not in present:
-                client.create_payload_index(name, field, kind)
+            if field not in found.payload_schema:
+                client.create_payload_index(self._place, field, kind)
 
     def _open_collection(self, client: QdrantClient) -> None:
-        finish(client, self.name)
-        if not client.collection_exists(self.name):
-            self._create(client, self.name)
-        written = self._differences(client)
+        place = finish(client, self.name)
+        if place is None:
+            self._create(client)
+        self._place = place or self.name
+        found = client.get_collection(self.name)
+        self._expect_alike(found)
+        self._index(client, found)  # an earlier version made fewer
+        self._look_again_at = float("inf") if _is_embedded(client) else time.monotonic() + _LOOKS_AGAIN_AFTER
+
+    def _look_again(self, client: QdrantClient) -> None:
+        """See that no other process has embedded the collection anew since it was opened here."""
+        self._look_again_at = time.monotonic() + _LOOKS_AGAIN_AFTER  # first: of several threads one looks
+        try:
+            with asking():
+                self._expect_alike(client.get_collection(self.name))
+        except Exception:
+            self._client = None  # what is called next opens it anew
+            raise
+
+    def _expect_alike(self, found: models.CollectionInfo) -> None:
+        written = self._differences(found)
         if written:
             raise EmbeddingMismatchError(
                 f"Collection {self.name!r} was written with {_described(written)}; it was opened with "
                 f"{_described(self.identity)}. Open it with the former, or call long_term.reembed() to embed its "
                 "memories with the latter."
             )
-        self._index(client, self.name)  # an earlier version made fewer
 
-    def _differences(self, client: QdrantClient) -> dict[str, Any]:
+    def _differences(self, found: models.CollectionInfo) -> dict[str, Any]:
         """How the collection's vectors were made, where it was otherwise than now; empty where it was not."""
-        config = client.get_collection(self.name).config
+        config = found.config
         vectors = config.params.vectors
         dense = vectors.get(DENSE) if isinstance(vectors, dict) else vectors
         # What the ecosystem's own classes created says nothing of its embedding but the size.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
+    from qdrant_client import QdrantClient, models
 
 Progress = Callable[[int, int], None]
 """Called with how many points are done, and how many there are."""
@@ -97,3 +97,30 @@ def as_they_are(points: list[Any]) -> list[Any]:
     from qdrant_client import models
 
     return [models.PointStruct(id=point.id, vector=point.vector or {}, payload=point.payload) for point in points]
+
+
+def settings_of(config: models.CollectionConfig) -> dict[str, Any]:
+    """What a collection was created with beside its vectors, for another to be created with."""
+    from qdrant_client import models
+
+    params = config.params
+    settings = {
+        "shard_number": params.shard_number,
+        "sharding_method": params.sharding_method,
+        "replication_factor": params.replication_factor,
+        "write_consistency_factor": params.write_consistency_factor,
+        "on_disk_payload": params.on_disk_payload,
+        "payload": params.payload,
+        "id_tracker": params.id_tracker,
+        "quantization_config": config.quantization_config,
+        "hnsw_config": _as(models.HnswConfigDiff, config.hnsw_config),
+        "optimizers_config": _as(models.OptimizersConfigDiff, config.optimizer_config),
+        "wal_config": _as(models.WalConfigDiff, config.wal_config),
+        "strict_mode_config": _as(models.StrictModeConfig, config.strict_mode_config),
+    }
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _as(kind: Any, found: Any) -> Any:
+    """What a server tells of a setting, as it is told."""
+    return found and kind(**found.model_dump(exclude_none=True))

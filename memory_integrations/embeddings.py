@@ -128,7 +128,7 @@ def _root_logger_left_alone() -> Iterator[None]:
 
     With a handler there that call does nothing.
     """
-    root, handler = logging.getLogger(), logging.NullHandler()
+    root, handler = logging.root, logging.NullHandler()
     root.addHandler(handler)
     try:
         yield

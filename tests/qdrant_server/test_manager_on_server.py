@@ -320,14 +320,14 @@ def test_p28_another_embedding_is_refused_until_memories_are_embedded_anew(
     with pytest.raises(EmbeddingMismatchError):
         open_memory().search_long_term("beagle")
     engine = qdrant_server.storage.engine
-    assert [one.name for one in engine.get_collections().collections] == [COLLECTION]
+    assert len(engine.get_collections().collections) == 1
     info = engine.get_collection(COLLECTION)
     assert info.payload_schema["metadata.scope"].params.is_tenant is True
     assert info.config.metadata is not None
     assert info.config.metadata["language"] == "german"
 
 
-@pytest.mark.parametrize("operation", ["upsert", "update_collection", "delete_collection", "create_field_index"])
+@pytest.mark.parametrize("operation", ["upsert", "update_aliases", "delete_collection", "create_field_index"])
 def test_embedding_anew_goes_on_where_the_server_failed(
     open_memory: Open, qdrant_server: StandIn, operation: str
 ) -> None:
@@ -340,8 +340,7 @@ def test_embedding_anew_goes_on_where_the_server_failed(
     other.long_term.reembed()
     assert any("Toto" in text for text in texts(other, "beagle"))
     assert other.long_term.count() == 6
-    names = qdrant_server.storage.engine.get_collections().collections
-    assert [one.name for one in names] == [COLLECTION]
+    assert len(qdrant_server.storage.engine.get_collections().collections) == 1
 
 
 class Interrupted(Exception):
