@@ -428,11 +428,14 @@ class JsonlScopeJournal:
         return count
 
     def repair(self) -> int:
-        """Move the lines that are no events to ``<file>.aside``; returns how many there were."""
+        """Move the lines that are no events to ``<file>.aside``; returns how many were, with a first one that is lost."""
         with self._locked(write=True) as fd:
             assert fd is not None
             header, *lines = _read_from(fd, 0).removesuffix(b"\n").split(b"\n")
-            aside = [] if _is_sound(header, self.path, 1, self.scope) else [header]
+            is_headless = _is_sound(header, self.path, 2)  # that line was lost, and the others must keep their numbers
+            if is_headless:
+                lines.insert(0, header)
+            aside = [] if is_headless or _is_sound(header, self.path, 1, self.scope) else [header]
             for place, line in enumerate(lines):
                 if not _is_sound(line, self.path, place + 2):
                     aside.append(line)
@@ -440,8 +443,9 @@ class JsonlScopeJournal:
                     lines[place] = encode_event(Event(place + 1, utc_now(), "lost", {})).encode()
             if aside:
                 _append_to(f"{self.path}.aside", b"".join(line + b"\n" for line in aside))
+            if aside or is_headless:
                 self._rewrite(fd, lines)
-        return len(aside)
+        return len(aside) + is_headless
 
     def close(self, *, wait: bool = True) -> None:
         """Close the file; the next call opens it again.

@@ -422,6 +422,17 @@ class TestCorruption:
         assert reopened(journal) == ["one", "two"]
         assert journal.scopes() == [ANN]
 
+    def test_p27_repair_of_a_journal_that_lost_its_first_line_keeps_the_numbers(self, journal: JsonlJournal) -> None:
+        memory = FeatureMemory(open_shelves(journal), ANN)
+        memory.undo(memory.set("a", 1))
+        memory.set("b", 1)
+        path = journal.path(ANN)
+        path.write_bytes(path.read_bytes().partition(b"\n")[2])
+        assert journal.repair(ANN) == 1
+        assert journal.repair(ANN) == 0
+        assert FeatureMemory(open_shelves(JsonlJournal(journal.directory)), ANN).all() == {"b": 1}
+        assert journal.scopes() == [ANN]
+
     @pytest.mark.parametrize("scope", [5, "nobody knows", "user:a/session:b/session:c", None])
     def test_p27_a_header_that_names_no_scope_is_named_when_scopes_are_listed(
         self, journal: JsonlJournal, scope: Any
