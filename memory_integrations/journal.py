@@ -428,7 +428,7 @@ class JsonlScopeJournal:
         return count
 
     def repair(self) -> int:
-        """Move the lines that are no events to ``<file>.aside``; returns how many were, with a first one that is lost."""
+        """Move the lines that are no events to ``<file>.aside``; returns how many, and one for a first line that is lost."""
         with self._locked(write=True) as fd:
             assert fd is not None
             header, *lines = _read_from(fd, 0).removesuffix(b"\n").split(b"\n")
