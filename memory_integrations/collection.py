@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from memory_integrations.copying import PAGE, Progress
 from memory_integrations.errors import EmbeddingMismatchError, StoreUnavailableError
 from memory_integrations.layout import DENSE, SPARSE, day_of, key_of, line, metadata_of, speaker_of, text_of
-from memory_integrations.reembedding import abandon, finish, reembed
+from memory_integrations.reembedding import abandon, finish, is_unfinished, reembed
 from memory_integrations.server import asking
 
 if TYPE_CHECKING:
@@ -106,6 +106,31 @@ class MemoryCollection:
     def client(self) -> QdrantClient:
         """The client, whatever collection is there."""
         return self._client or self._make_client()
+
+    def exists(self) -> bool:
+        """Whether there is a collection, or one that is to take its place; nothing is made by asking."""
+        client = self.client()
+        if _is_embedded(client) and client.path is not None and not client.path.is_dir():
+            return False
+        with asking():
+            return client.collection_exists(self.name) or is_unfinished(client, self.name)
+
+    def check_embedding(self) -> None:
+        """See that the collection, which is there, was written with this embedding and language; nothing is changed.
+
+        Raises:
+            EmbeddingMismatchError: It was written with another.
+            StoreUnavailableError: A server does not answer, or refuses.
+        """
+        with asking():
+            self._expect_alike(self.client())
+
+    def abandon_reembedding(self) -> None:
+        """Drop what :meth:`reembed` has begun and not ended; one that only has to be put in its place is."""
+        client = self.client()
+        with asking():
+            finish(client, self.name)
+            abandon(client, self.name)
 
     @cached_property
     def dense(self) -> Embeddings:
@@ -327,6 +352,10 @@ class MemoryCollection:
         finish(client, self.name)
         if not client.collection_exists(self.name):
             self._create(client, self.name)
+        self._expect_alike(client)
+        self._index(client, self.name)  # an earlier version made fewer
+
+    def _expect_alike(self, client: QdrantClient) -> None:
         written = self._differences(client)
         if written:
             raise EmbeddingMismatchError(
@@ -334,7 +363,6 @@ class MemoryCollection:
                 f"{_described(self.identity)}. Open it with the former, or call long_term.reembed() to embed its "
                 "memories with the latter."
             )
-        self._index(client, self.name)  # an earlier version made fewer
 
     def _differences(self, client: QdrantClient) -> dict[str, Any]:
         """How the collection's vectors were made, where it was otherwise than now; empty where it was not."""
