@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 from uuid import UUID
 
 from memory_integrations.journal import Event, as_json_line, decode_event
-from memory_integrations.layout import point_id
+from memory_integrations.layout import is_deeper, point_id
 from memory_integrations.namespaces import KIND, check_namespace, item_id, joined, own_tag
 from memory_integrations.scopes import MemoryScope
 
@@ -33,7 +33,7 @@ def read_line(line: bytes) -> dict[str, Any]:
     """
     try:
         record = json.loads(line)
-        if isinstance(record, dict) and line.endswith(b"\n") and not _is_too_deep(record):
+        if isinstance(record, dict) and line.endswith(b"\n") and not is_deeper(record, _DEEPEST):
             as_json_line(record)  # lone surrogates, and numbers that are none, can be stored nowhere
             return record
     except RecursionError:
@@ -187,14 +187,6 @@ def _check_item(fields: Mapping[str, Any]) -> None:
         is_object = False
     if not is_object or any(fields[name] is None for name in needed):
         raise ValueError("it is no item")
-
-
-def _is_too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [part for one in level for part in (one.values() if isinstance(one, dict) else one)]
-        level = [part for part in level if isinstance(part, dict | list)]
-    return bool(level)
 
 
 def _is_uuid(value: Any) -> bool:
