@@ -13,28 +13,23 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import groupby
+from itertools import groupby, takewhile
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from tempfile import mkstemp
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from memory_integrations.collection import MemoryCollection, batched, equals, in_order, tagged
 from memory_integrations.copying import PAGE, Progress
 from memory_integrations.errors import StoreCorruptedError, StoreUnavailableError
-from memory_integrations.journal import (
-    Event,
-    Journal,
-    as_json_line,
-    decode_event,
-    encode_event,
-    events_of,
-    restored,
-)
-from memory_integrations.layout import DENSE, SPARSE, vectors_of
+from memory_integrations.journal import Event, Journal, as_json_line, encode_event, events_of, restored
+from memory_integrations.layout import DENSE, SPARSE, line, metadata_of, vectors_of
 from memory_integrations.namespaces import own_tag
+from memory_integrations.records import check_point, event_of, floats, id_by, is_of, read_line, scope_of, strange_id
 from memory_integrations.scopes import MemoryScope
 
 if TYPE_CHECKING:
@@ -53,12 +48,15 @@ class ArchiveReceipt:
         events: Events of journals: facts with their history, decisions of managing.
         points: Points of the collection: messages (long ones in pieces), file summaries, items.
         sha256: Of what the file says, in hexadecimal digits; two archives with the same one are the same.
+        embedded_anew: Whether it has vectors that an import could not use, since they are of another embedding or
+            language: all that the points say was embedded.
     """
 
     scope: str | None
     events: int
     points: int
     sha256: str
+    embedded_anew: bool = False
 
 
 # Writing
@@ -85,6 +83,7 @@ def write_archive(
         progress: Told how far it is.
 
     Raises:
+        StoreCorruptedError: Events of a journal are missing.
         StoreUnavailableError: The file cannot be written.
         StoreError: A store cannot be read.
     """
@@ -98,7 +97,8 @@ def write_archive(
             for event in events_of(journal, one):
                 writer.write({"scope": str(one), "number": event.number, "event": json.loads(encode_event(event))})
                 events += 1
-        ids = [point.id for point in in_order(collection.scroll(_points_of(scope), ["metadata.order"]))]
+        there = collection.scroll(_points_of(scope), ["metadata.order"]) if collection.exists() else ()
+        ids = [point.id for point in in_order(there)]
         for batch in batched(ids, PAGE):
             found = {point.id: point for point in collection.retrieve(batch, with_vectors=vectors)}
             for point in (found[id_] for id_ in batch if id_ in found):  # else it was deleted meanwhile
@@ -129,22 +129,31 @@ class _Writer:
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of another in one step, once it is written and on the disk; for the owner only."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        descriptor, name = mkstemp(".unfinished", ".archive.", path.parent)  # two may write to one path at once
         try:
             with open(descriptor, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(descriptor)
-            os.replace(unfinished, path)
+            os.replace(name, path)
         finally:
-            unfinished.unlink(missing_ok=True)
+            Path(name).unlink(missing_ok=True)
     except OSError as error:
         raise StoreUnavailableError(
             f"The archive {path} cannot be written ({error}). Expected a place that this user may write, with space "
             "left; what was there before is unchanged."
         ) from error
+    with suppress(OSError):  # the file is there; some file systems do not let a directory be put on the disk
+        _sync(path.parent)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _scopes_of(scope: MemoryScope | None, journal: Journal) -> list[MemoryScope]:
@@ -166,11 +175,11 @@ def _packed(point: Any) -> dict[str, Any]:
     """A point's vectors, exactly: 32-bit floats, little-endian, in base64."""
     vectors = vectors_of(point)
     dense, sparse = vectors.get(DENSE), vectors.get(SPARSE)
-    packed = {} if not dense else {"dense": _floats(dense)}
-    return packed if sparse is None else {**packed, "sparse": [list(sparse.indices), _floats(sparse.values)]}
+    packed = {} if not dense else {"dense": _packed_floats(dense)}
+    return packed if sparse is None else {**packed, "sparse": [list(sparse.indices), _packed_floats(sparse.values)]}
 
 
-def _floats(values: Iterable[float]) -> str:
+def _packed_floats(values: Iterable[float]) -> str:
     import numpy as np
 
     return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
@@ -180,12 +189,15 @@ def _floats(values: Iterable[float]) -> str:
 
 
 class Archive:
-    """An archive that was read through once, and is whole.
+    """An archive that was read through once, and is whole: every line of it is one that its scope's archive may have.
+
+    It stays open: what is read later is of the same file, and each line is looked at again when it is read.
 
     Args:
         path: The file.
 
     Attributes:
+        scope: Whose it is; None for all scopes.
         receipt: What it says of itself.
 
     Raises:
@@ -193,62 +205,137 @@ class Archive:
         StoreCorruptedError: It is no archive, it was changed or cut off, or a later version wrote it.
     """
 
+    scope: MemoryScope | None
+    receipt: ArchiveReceipt
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        seen, last = sha256(), b""
         try:
-            with path.open("rb") as file:
-                self._header = self._parsed(file.readline(), "archive", "it does not begin as one")
-                file.seek(0)
-                for line in file:
-                    seen.update(last)
-                    last = line
+            self._file = path.open("rb")
         except OSError as error:
-            raise StoreUnavailableError(
-                f"The archive {path} cannot be read ({error}). Expected a regular file."
-            ) from error
-        if self._header["archive"] != _NAME or self._header.get("format") != FORMAT:
-            raise self._damaged(f"it says {str(self._header)[:80]}, and this version reads format {FORMAT}")
-        end = self._parsed(last, "end", "it was cut off")["end"]
-        if end.get("sha256") != seen.hexdigest():
-            raise self._damaged("what it says is not what was written to it")
-        self.receipt = ArchiveReceipt(self._header["scope"], end["events"], end["points"], end["sha256"])
+            raise self._unreadable(error) from error
+        try:
+            self._read_through()
+        except BaseException:
+            self.close()
+            raise
 
-    def journals(self) -> Iterator[tuple[MemoryScope, list[Event]]]:
-        """The events of each scope, in order."""
-        events = (record for record in self._records() if "event" in record)
-        for scope, records in groupby(events, key=lambda record: record["scope"]):
-            yield (
-                MemoryScope.parse(scope),
-                [decode_event(record["number"], json.dumps(record["event"])) for record in records],
-            )
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
-    def points(self) -> Iterator[dict[str, Any]]:
-        """The points, in order."""
-        return (record for record in self._records() if "payload" in record)
+    def __enter__(self) -> Self:
+        """The archive itself."""
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        """Close the file."""
+        self.close()
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether it has vectors."""
+        return "embedding" in self._header
 
     def has_vectors_of(self, collection: MemoryCollection) -> bool:
         """Whether it has the vectors that a collection would make."""
         return {name: self._header.get(name) for name in collection.identity} == collection.identity
 
-    def _records(self) -> Iterator[dict[str, Any]]:
-        with self.path.open("rb") as file:
-            yield from map(json.loads, file)
+    def journals(self) -> Iterator[tuple[MemoryScope, list[Event]]]:
+        """The events of each scope, in order."""
+        events = takewhile(lambda record: "event" in record, self._records())
+        for scope, found in groupby((event_of(record, self.scope) for record in events), key=itemgetter(0)):
+            yield scope, [event for _, event in found]
 
-    def _parsed(self, line: bytes, expected: str, otherwise: str) -> dict[str, Any]:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict) or expected not in record or not line.endswith(b"\n"):
-            raise self._damaged(otherwise)
-        return record
+    def points(self) -> Iterator[dict[str, Any]]:
+        """The points, in order."""
+        return (record for record in self._records() if "payload" in record)
 
-    def _damaged(self, why: str) -> StoreCorruptedError:
+    def damaged(self, why: str) -> StoreCorruptedError:
+        """The error that says that it is damaged."""
         return StoreCorruptedError(
             f"{self.path} is no archive of memory_integrations, or it is damaged: {why}. Nothing was imported. Use "
             "another copy of it."
         )
+
+    # Inside
+
+    def _read_through(self) -> None:
+        self._header = self._read_header()
+        seen, events, points, end = sha256(), 0, 0, None
+        for record in self._records(seen.update):
+            events += "event" in record
+            points += "payload" in record
+            end = record.get("end")
+        if not isinstance(end, dict):
+            raise self.damaged("it was cut off")
+        if end.get("sha256") != seen.hexdigest():
+            raise self.damaged("what it says is not what was written to it")
+        if (end.get("events"), end.get("points")) != (events, points):
+            raise self.damaged(f"it says that it has other counts than {events} events and {points} points")
+        self.receipt = ArchiveReceipt(self._header["scope"], events, points, seen.hexdigest())
+
+    def _read_header(self) -> dict[str, Any]:
+        for number, text in self._lines():
+            with self._naming(number):
+                header = read_line(text)
+                if header.get("archive") != _NAME:
+                    raise ValueError("it does not begin as one")
+                if header.get("format") != FORMAT:
+                    raise ValueError(f"it says {str(header)[:80]}, and this version reads format {FORMAT}")
+                self.scope = None if header.get("scope", "") is None else scope_of(header.get("scope"))
+                self._size = header.get("embedding_size") if "embedding" in header else None
+                if type(self._size) not in (int, type(None)):
+                    raise ValueError("it does not say of how many numbers its vectors are")
+                return header
+        raise self.damaged("it is empty")
+
+    def _records(self, hashing: Callable[[bytes], object] = bytes) -> Iterator[dict[str, Any]]:
+        """What follows the first line, looked at; all bytes but the last line's go through ``hashing``."""
+        journals: dict[MemoryScope, int] = {}
+        latest, is_past_events, is_past_all = None, False, False
+        for number, text in self._lines():
+            if number == 1:
+                hashing(text)
+                continue
+            with self._naming(number):
+                record = read_line(text)
+                if is_past_all:
+                    raise ValueError("it is after the end")
+                if record.keys() == {"end"}:
+                    is_past_all = True
+                elif record.keys() == {"scope", "number", "event"} and not is_past_events:
+                    scope, event = event_of(record, self.scope)
+                    expected = journals.get(scope, 0) + 1
+                    if event.number != expected or (scope != latest and expected > 1):
+                        raise ValueError(f"it is event {event.number} of {scope}, where event {expected} is to follow")
+                    journals[scope], latest = expected, scope
+                elif {"id", "payload"} <= record.keys() <= {"id", "payload", "dense", "sparse"}:
+                    check_point(record, self.scope, self._size)
+                    is_past_events = True
+                else:
+                    raise ValueError(f"it is neither an event nor a point here: {record!s:.60}")
+            if not is_past_all:
+                hashing(text)
+            yield record
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        try:
+            self._file.seek(0)
+            yield from enumerate(self._file, 1)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    @contextmanager
+    def _naming(self, number: int) -> Iterator[None]:
+        """What is wrong with a line, as an error of ours."""
+        try:
+            yield
+        except ValueError as error:
+            raise self.damaged(f"line {number}, {error}") from error
+
+    def _unreadable(self, error: OSError) -> StoreUnavailableError:
+        return StoreUnavailableError(f"The archive {self.path} cannot be read ({error}). Expected a regular file.")
 
 
 def restore_archive(
@@ -256,27 +343,65 @@ def restore_archive(
 ) -> ArchiveReceipt:
     """Write what an archive has into stores; what is there already is not doubled.
 
-    It may be interrupted: called again, it goes on. Memories that were deleted here come back.
+    It may be interrupted: called again, it goes on. Memories that were deleted here come back, and so do events that
+    were lost here.
 
     Returns:
-        What the archive says of itself.
+        What the archive says of itself, and whether its vectors could be used.
 
     Raises:
+        StoreCorruptedError: Events of a scope are missing here, or a point can only be read with its vectors, which are
+            of another embedding; nothing was written.
         StoreUnavailableError: A scope has another history here than in the archive; nothing was written.
         StoreError: A store could not be written.
     """
-    collection.open()
+    if archive.receipt.points:
+        collection.open()
+    packed, done = archive.has_vectors_of(collection), 0
     for scope, events in archive.journals():
         restored(journal, scope, events, dry_run=True)
+    if not packed:
+        _check_texts(archive)
     for scope, events in archive.journals():
         restored(journal, scope, events)
-    packed, done = archive.has_vectors_of(collection), 0
     for batch in batched(archive.points(), PAGE):
-        collection.put([_unpacked(record) for record in batch] if packed else _embedded(batch, collection))
+        placed = batch if archive.scope is None else _placed(batch, archive.scope, collection)
+        collection.put([_unpacked(record) for record in placed] if packed else _embedded(placed, collection))
         done += len(batch)
         if progress is not None:
             progress(done, archive.receipt.points)
-    return archive.receipt
+    return replace(archive.receipt, embedded_anew=archive.has_vectors and not packed)
+
+
+def _placed(
+    records: Sequence[dict[str, Any]], whose: MemoryScope, collection: MemoryCollection
+) -> list[dict[str, Any]]:
+    """The points of a scope's archive, each with an id that is the scope's.
+
+    What another program wrote has an id that tells nothing. It keeps that where it is here already: another scope's
+    memory may stand in that place, now or later.
+    """
+    strange = [record["id"] for record in records if id_by(record["payload"]["metadata"]) is None]
+    here = {point.id for point in collection.retrieve(strange) if is_of(metadata_of(point), whose)}
+    moved = set(strange) - here
+    return [
+        {**record, "id": strange_id(whose, record["id"])} if record["id"] in moved else record for record in records
+    ]
+
+
+def _check_texts(archive: Archive) -> None:
+    """See that every text can be embedded: other programs may write what nobody here can read."""
+    for record in archive.points():
+        text = record["payload"].get("page_content")
+        try:
+            if text and not isinstance(text, str):
+                raise TypeError("its page_content is no text")
+            line(text or "", record["payload"].get("metadata") or {})
+        except (AttributeError, TypeError, ValueError) as error:
+            raise archive.damaged(
+                f"the point {record['id']} cannot be embedded ({error}), and needs a memory of the embedding and "
+                "language that its vectors are of"
+            ) from error
 
 
 def _embedded(records: Iterable[dict[str, Any]], collection: MemoryCollection) -> list[models.PointStruct]:
@@ -285,12 +410,7 @@ def _embedded(records: Iterable[dict[str, Any]], collection: MemoryCollection) -
 
 
 def _unpacked(record: dict[str, Any]) -> models.PointStruct:
-    import numpy as np
     from qdrant_client import models
-
-    def floats(packed: str) -> list[float]:
-        values: list[float] = np.frombuffer(base64.b64decode(packed), "<f4").tolist()
-        return values
 
     vector: dict[str, Any] = {}
     if "dense" in record:

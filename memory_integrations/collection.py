@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from memory_integrations.copying import PAGE, Progress
 from memory_integrations.errors import EmbeddingMismatchError, StoreUnavailableError
 from memory_integrations.layout import DENSE, SPARSE, day_of, key_of, line, metadata_of, speaker_of, text_of
-from memory_integrations.reembedding import abandon, finish, reembed
+from memory_integrations.reembedding import abandon, finish, is_unfinished, reembed
 from memory_integrations.server import asking
 
 if TYPE_CHECKING:
@@ -119,6 +119,32 @@ class MemoryCollection:
     def client(self) -> QdrantClient:
         """The client, whatever collection is there."""
         return self._client or self._make_client()
+
+    def exists(self) -> bool:
+        """Whether there is a collection, or one that is to take its place; nothing is made by asking."""
+        client = self.client()
+        if _is_embedded(client) and client.path is not None and not client.path.is_dir():
+            return False
+        with asking():
+            return client.collection_exists(self.name) or is_unfinished(client, self.name)
+
+    def check_embedding(self) -> None:
+        """See that the collection, which is there, was written with this embedding and language; nothing is changed.
+
+        Raises:
+            EmbeddingMismatchError: It was written with another.
+            StoreUnavailableError: A server does not answer, or refuses.
+        """
+        with asking():
+            self._expect_alike(self.client().get_collection(self.name))
+
+    def abandon_reembedding(self) -> None:
+        """Drop what :meth:`reembed` has begun and not ended; one that only has to be put in its place is."""
+        client = self.client()
+        with asking():
+            place = finish(client, self.name)
+            if place is not None:
+                abandon(client, self.name, place)
 
     @cached_property
     def dense(self) -> Embeddings:

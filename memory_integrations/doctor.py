@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from memory_integrations.collection import MemoryCollection
+from memory_integrations.copying import pages
 from memory_integrations.errors import EmbeddingMismatchError, StoreCorruptedError, StoreError
 from memory_integrations.journal import Journal, JsonlJournal, events_of
 from memory_integrations.layout import DELETED, metadata_of
 from memory_integrations.reembedding import is_unfinished
 from memory_integrations.scopes import MemoryScope
+from memory_integrations.server import asking
 
-_NEEDED = 256 << 20  # bytes of free space; the embedded engine makes files of 32 MiB
+_EARLY = 256 << 20  # bytes of free space below which it is time to say so
+_HEADER = b'{"scope":'  # what a journal's file begins with
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Finding:
 
 
 def examine(data_dir: Path, journal: Journal, collection: MemoryCollection) -> Iterator[Finding]:
-    """Everything that is found, in all scopes. Nothing is changed.
+    """Everything that is found, in all scopes. Nothing is made or changed.
 
     Args:
         data_dir: The directory of what is kept in files.
@@ -75,9 +78,25 @@ def _examine_directory(data_dir: Path) -> Iterator[Finding]:
                 f"Others than its owner may read it (mode {mode:o}); it holds what users said. Expected 700.",
                 partial(_close_to_others, directory),
             )
-    free = shutil.disk_usage(data_dir).free
-    if free < _NEEDED:
-        yield Finding(str(data_dir), f"Only {free >> 20} MiB are left on the disk: writes will be refused.")
+    yield from _examine_disk(data_dir, shutil.disk_usage(data_dir).free)
+
+
+def _examine_disk(data_dir: Path, free: int) -> Iterator[Finding]:
+    from memory_integrations.qdrant_edge.shard import SPARE
+
+    if free >= _EARLY:
+        return
+    left, needed = f"{free >> 20} MiB are left on its disk", f"{SPARE >> 20} MiB"
+    if free >= SPARE or not (data_dir / "vectors").is_dir():
+        yield Finding(
+            str(data_dir), f"Only {left}. Below {needed} the embedded engine refuses to write.", serious=False
+        )
+        return
+    yield Finding(
+        str(data_dir),
+        f"{left}, and the embedded engine writes only where {needed} are: nothing is remembered. Free room outside of "
+        "the memory, such as old archives and logs: deleting memories needs room itself.",
+    )
 
 
 def _close_to_others(directory: Path) -> str:
@@ -95,17 +114,35 @@ def _examine_files(journal: JsonlJournal) -> Iterator[Finding]:
         except StoreError as error:
             yield Finding(str(path), str(error))
             continue
-        if scope is not None and journal.path(scope) != path:
+        if scope is None:
+            yield from _examine_nobodys(path)
+        elif journal.path(scope) != path:
             yield Finding(
                 str(path),
                 f"It is the journal of {scope}, whose file is named {journal.path(scope).name}: nobody reads this one. "
                 "Rename it where that one is missing, else move it away.",
             )
-        elif scope is not None:
+        else:
             yield from _examine_events(journal, scope, str(path))
     for path in sorted(journal.directory.glob("*.jsonl.*")):
         with suppress(FileNotFoundError):
             yield _left_behind(path)
+
+
+def _examine_nobodys(path: Path) -> Iterator[Finding]:
+    """A file without a whole line: empty, a first write that was cut off, or anything else."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(len(_HEADER))
+            size = path.stat().st_size
+    except OSError:  # erased meanwhile
+        return
+    if not _HEADER.startswith(begin):
+        yield Finding(
+            str(path),
+            f"Its {size:,} bytes are no journal, and the next event of its scope sets them aside. Restore the file "
+            "from a backup, or see what it is and delete it.",
+        )
 
 
 def _left_behind(path: Path) -> Finding:
@@ -132,14 +169,20 @@ def _delete(path: Path) -> str:
 
 def _examine_events(journal: Journal, scope: MemoryScope, where: str) -> Iterator[Finding]:
     try:
-        numbers = [event.number for event in events_of(journal, scope)]
+        journal.check(scope)
+    except StoreCorruptedError as error:
+        yield Finding(where, str(error), partial(_mark_lost, journal, scope))
+        return
+    try:
+        events_of(journal, scope)
     except StoreCorruptedError as error:
         repair = partial(_set_aside, journal, scope) if isinstance(journal, JsonlJournal) else None
         yield Finding(where, str(error), repair)
-        return
-    if numbers != list(range(1, len(numbers) + 1)):
-        missing = sorted(set(range(1, max(numbers) + 1)) - set(numbers))
-        yield Finding(where, f"The events {missing[:5]} of {scope} are missing. Restore them from a backup (`import`).")
+
+
+def _mark_lost(journal: Journal, scope: MemoryScope) -> str:
+    count = journal.repair(scope)
+    return f"{count} lost {'events' if count != 1 else 'event'} marked; `import` a backup, which puts back what it has"
 
 
 def _set_aside(journal: JsonlJournal, scope: MemoryScope) -> str:
@@ -151,41 +194,85 @@ def _set_aside(journal: JsonlJournal, scope: MemoryScope) -> str:
 
 
 def _examine_collection(collection: MemoryCollection) -> Iterator[Finding]:
-    client = collection.open()
-    if is_unfinished(client, collection.name):
+    if not collection.exists():
+        return
+    client, name = collection.client(), collection.name
+    with asking():
+        unfinished, is_there = is_unfinished(client, name), client.collection_exists(name)
+    if unfinished:
         yield Finding(
-            "memories", "Embedding them anew was interrupted. Run `memory-integrations reembed` again to go on."
+            "memories",
+            "Embedding them anew was interrupted. Run `memory-integrations reembed` again to go on, with the embedding "
+            "or `--language` that it was begun with; or drop what was begun, by which no memory is lost.",
+            partial(_abandon_reembedding, collection),
         )
-    homeless, undated = 0, 0
+    if is_there:
+        try:
+            collection.check_embedding()
+        except (StoreError, EmbeddingMismatchError) as error:
+            yield Finding("memories", str(error))
+        with asking():
+            found = _look_at(point for page in pages(client, name, with_vectors=False) for point in page)
+        yield from found
+
+
+def _abandon_reembedding(collection: MemoryCollection) -> str:
+    collection.abandon_reembedding()
+    return "what was begun is dropped"
+
+
+def _look_at(points: Iterable[Any]) -> list[Finding]:
+    homeless, undated, strange = 0, 0, 0
     pieces: defaultdict[tuple[Any, ...], set[int]] = defaultdict(set)
     expected: dict[tuple[Any, ...], int] = {}
-    for point in collection.scroll(None, ["metadata"]):
+    for point in points:
         fields = metadata_of(point)
         scope = fields.get("scope")
         if scope == DELETED:
             continue
         homeless += not isinstance(scope, str)
         undated += not _is_time(fields.get("created_at"))
-        if (count := fields.get("pieces", 1)) > 1:
-            name = scope, fields.get("session_id"), fields.get("message_id")
-            pieces[name].add(fields.get("piece", 0))
+        piece, count = fields.get("piece", 0), fields.get("pieces", 1)
+        name = scope, fields.get("session_id"), fields.get("message_id")
+        if not (type(piece) is type(count) is int and all(isinstance(one, str | None) for one in name)):
+            strange += isinstance(scope, str)
+        elif count > 1:
+            pieces[name].add(piece)
             expected[name] = count
+    found = []
     if homeless:
-        yield Finding(
-            "memories",
-            f"{homeless:,} say no scope, so that none finds them: another program wrote them. Give them a "
-            "`metadata.scope`, or delete them through `long_term.vectorstore`.",
+        found.append(
+            Finding(
+                "memories",
+                f"{homeless:,} say no scope, so that none finds them: another program wrote them. Give them a "
+                "`metadata.scope`, or delete them through `long_term.vectorstore`.",
+            )
         )
     if undated:
-        yield Finding("memories", f"{undated:,} have a `created_at` that is no time. Store them again, or delete them.")
-    for name, found in pieces.items():
-        if found != set(range(expected[name])):
-            scope, session, message = name
-            yield Finding(
-                str(scope),
-                f"Of the message {message!r} (session {session!r}) {len(found)} of {expected[name]} pieces are there. "
-                "Tell it again, or import it from a backup.",
+        found.append(
+            Finding("memories", f"{undated:,} have a `created_at` that is no time. Store them again, or delete them.")
+        )
+    if strange:
+        found.append(
+            Finding(
+                "memories",
+                f"{strange:,} have a `session_id` or `message_id` that is no text, or a `piece` or `pieces` that is no "
+                "number: another program wrote them. Give these another name, or delete them through "
+                "`long_term.vectorstore`.",
+                serious=False,
             )
+        )
+    for (scope, session, message), there in pieces.items():
+        count = expected[scope, session, message]
+        if len(there) != count or there != set(range(count)):
+            found.append(
+                Finding(
+                    str(scope),
+                    f"Of the message {message!r} (session {session!r}) {len(there)} of {count} pieces are there. "
+                    "Tell it again, or import it from a backup.",
+                )
+            )
+    return found
 
 
 def _is_time(text: Any) -> bool:

@@ -11,10 +11,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from hashlib import blake2b
 from itertools import islice
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from memory_integrations.arrival import utc_now
 from memory_integrations.collection import MemoryCollection, batched, embedding, equals, in_order, tagged
@@ -24,7 +22,7 @@ from memory_integrations.delimiters import strip_injected
 from memory_integrations.errors import MessageError
 from memory_integrations.layout import DENSE, SPARSE, id_of, is_expired, metadata_of, text_of
 from memory_integrations.messages import as_unicode, as_utc
-from memory_integrations.namespaces import ItemScopes, Namespace, joined
+from memory_integrations.namespaces import KIND, ItemScopes, Namespace, item_id, joined
 from memory_integrations.server import asking
 
 if TYPE_CHECKING:
@@ -32,9 +30,6 @@ if TYPE_CHECKING:
 
 ItemKey = tuple[Namespace, str]
 """A namespace and a key in it, which together name an item."""
-
-KIND = "item"
-"""What ``metadata.kind`` says of an item."""
 
 _TTL_SLACK = 1e-6  # minutes; what a float may lose on its way through an engine's JSON
 _DEEPEST = 100  # levels of lists and mappings in a value, as in a fact's
@@ -392,12 +387,6 @@ class ItemMemory:
         bm25, cosine = (_shares(scores) for scores in found)
         scores = {key: (bm25.get(key, 0.0) + cosine.get(key, 0.0)) / 2 for key in {**bm25, **cosine}}
         return sorted(scores.items(), key=lambda scored: -scored[1])
-
-
-def item_id(tag: str, namespace: Namespace, key: str) -> str:
-    """The id of an item's point: the same for the same item in the same scope, and for no other, nor any message."""
-    identity = json.dumps([tag, namespace, key]).encode()
-    return str(UUID(bytes=blake2b(identity, digest_size=16, person=b"item").digest(), version=4))
 
 
 def as_object(value: Any, what: str = "The value") -> dict[str, Any]:

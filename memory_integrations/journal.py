@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +30,7 @@ from memory_integrations.scopes import MemoryScope
 _log = logging.getLogger("memory_integrations")
 
 _EVENTS_A_WRITE = 1000
+_LOST = "lost"
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _encode_sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=True).encode
@@ -86,13 +87,30 @@ def removed(event: Event) -> Event:
     return Event(event.number, event.at, "removed", {})
 
 
+def lost(number: int) -> Event:
+    """What stands in the place of an event that cannot be read any more; :func:`restored` puts it back."""
+    return Event(number, utc_now(), _LOST, {})
+
+
+def gaps(numbers: Iterable[int], latest: int) -> list[range]:
+    """The numbers from 1 to the latest that are not among these, which are in order."""
+    found, expected = [], 1
+    for number in (*numbers, latest + 1):
+        if number > expected:
+            found.append(range(expected, number))
+        expected = max(expected, number + 1)
+    return found
+
+
 def check_next(events: Sequence[Event], latest: int, scope: MemoryScope) -> None:
     """See that events go on where a journal ends.
 
     Raises:
+        StoreCorruptedError: Some are missing among them.
         StoreUnavailableError: They do not: somebody else wrote to the journal meanwhile.
     """
-    if [event.number for event in events] != list(range(latest + 1, latest + 1 + len(events))):
+    _check_whole(events, events[0].number - 1, scope)
+    if events[0].number != latest + 1:
         raise StoreUnavailableError(
             f"The journal of {scope} has {latest} events, and event {events[0].number} cannot be the next. Somebody "
             "else wrote to it meanwhile. Nothing was written; try again when nobody does."
@@ -158,19 +176,34 @@ class Journal(Protocol):
     def scopes(self, owner: MemoryScope | None = None) -> list[MemoryScope]:
         """The scopes that have a journal; with ``owner`` those that are the owner's."""
 
+    def check(self, scope: MemoryScope) -> None:
+        """See that no event of a scope is missing.
+
+        Raises:
+            StoreCorruptedError: Some are.
+        """
+
+    def repair(self, scope: MemoryScope) -> int:
+        """Put a mark in the place of every event that is lost, so that the others keep theirs; how many there were."""
+
     def close(self) -> None:
         """Release what is open."""
 
 
 def events_of(journal: Journal, scope: MemoryScope) -> list[Event]:
-    """Every event of a scope."""
+    """Every event of a scope.
+
+    Raises:
+        StoreCorruptedError: Some are missing.
+    """
+    journal.check(scope)
     events: list[Event] = []
     journal.open(scope, events.append, partial(_replace, events))
     return events
 
 
 def restored(journal: Journal, scope: MemoryScope, events: Sequence[Event], *, dry_run: bool = False) -> int:
-    """Write those events of another journal of a scope that this one does not have yet.
+    """Write those events of another journal of a scope that this one does not have yet, or has lost.
 
     Args:
         journal: Where to.
@@ -182,23 +215,39 @@ def restored(journal: Journal, scope: MemoryScope, events: Sequence[Event], *, d
         How many were written, or would be.
 
     Raises:
+        StoreCorruptedError: Events are missing, of these or of the journal's.
         StoreUnavailableError: This journal tells another history, so that the two cannot be one.
         StoreError: They could not be written.
     """
+    _check_whole(events, 0, scope)
+    journal.check(scope)
     there: list[Event] = []
     opened = journal.open(scope, there.append, partial(_replace, there))
-    common = min(len(there), len(events))
-    if there[:common] != list(events[:common]):
+    both = list(zip(there, events, strict=False))
+    found = {other.number: other for one, other in both if one.kind == _LOST and other.kind != _LOST}
+    if any(one != other for one, other in both if one.number not in found):
         raise StoreUnavailableError(
             f"{scope} has another history here than what is to be written: {len(there)} events against {len(events)}, "
             "which do not begin alike. Nothing was written. Erase the scope first, or write to another data_dir or "
             "database."
         )
-    missing = events[common:]
+    missing = events[len(both) :]
     if not dry_run:
+        if found:
+            opened.revise(lambda event: found.get(event.number, event) if event.kind == _LOST else event)
         for start in range(0, len(missing), _EVENTS_A_WRITE):
             opened.extend(missing[start : start + _EVENTS_A_WRITE])
-    return len(missing)
+    return len(missing) + len(found)
+
+
+def _check_whole(events: Sequence[Event], before: int, scope: MemoryScope) -> None:
+    """See that events which follow a number are numbered without a gap."""
+    for number, event in enumerate(events, before + 1):
+        if event.number != number:
+            raise StoreCorruptedError(
+                f"Event {event.number} of {scope} follows event {number - 1} in what is to be written: some are "
+                "missing. Nothing was written. Where they come from, `memory-integrations doctor` says what to do."
+            )
 
 
 def _replace(events: list[Event], now: Sequence[Event]) -> None:
@@ -267,6 +316,9 @@ class JsonlJournal:
             return MemoryScope.parse(_parse(header, path, 1)["scope"])
         except ScopeError:
             raise _corrupted(path, 1, header) from None
+
+    def check(self, scope: MemoryScope) -> None:
+        """None is ever missing: a file's events are numbered by their lines."""
 
     def repair(self, scope: MemoryScope) -> int:
         """Move the lines that are no events to a file beside the scope's; returns how many there were."""
@@ -428,7 +480,7 @@ class JsonlScopeJournal:
         return count
 
     def repair(self) -> int:
-        """Move the lines that are no events to ``<file>.aside``; returns how many, and one for a first line that is lost."""
+        """Move the lines that are no events to ``<file>.aside``; returns how many, a lost first line among them."""
         with self._locked(write=True) as fd:
             assert fd is not None
             header, *lines = _read_from(fd, 0).removesuffix(b"\n").split(b"\n")
@@ -440,7 +492,7 @@ class JsonlScopeJournal:
                 if not _is_sound(line, self.path, place + 2):
                     aside.append(line)
                     # Events are known by their place, so the place stays.
-                    lines[place] = encode_event(Event(place + 1, utc_now(), "lost", {})).encode()
+                    lines[place] = encode_event(lost(place + 1)).encode()
             if aside:
                 _append_to(f"{self.path}.aside", b"".join(line + b"\n" for line in aside))
             if aside or is_headless:

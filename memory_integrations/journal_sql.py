@@ -27,7 +27,7 @@ except ModuleNotFoundError as error:
 
 from memory_integrations.arrival import utc_now
 from memory_integrations.errors import StoreCorruptedError, StoreUnavailableError
-from memory_integrations.journal import Event, OnEvent, OnReset, check_next, decode_event, encode_event
+from memory_integrations.journal import Event, OnEvent, OnReset, check_next, decode_event, encode_event, gaps, lost
 from memory_integrations.messages import as_utc
 from memory_integrations.scopes import MemoryScope
 
@@ -91,6 +91,43 @@ class SqlJournal:
         with self.reading() as database:
             found = [MemoryScope.parse(json.loads(row)) for row in database.execute(wanted).scalars()]
         return [scope for scope in found if owner is None or scope.owner == owner]
+
+    def check(self, scope: MemoryScope) -> None:
+        """See that the rows of a scope are those that were written.
+
+        Raises:
+            StoreCorruptedError: Some are missing, or there are more than were counted.
+            StoreUnavailableError: The database does not answer, or refuses.
+        """
+        with self.reading() as database:
+            latest, numbers = _numbers(database, scope)
+        missing = gaps(numbers, latest)
+        if missing or numbers[latest:]:
+            told = ", ".join(f"{gap[0]} to {gap[-1]}" if len(gap) > 1 else f"{gap[0]}" for gap in missing[:5])
+            what = f"events [{told}] of {scope} are missing" if missing else f"{scope} has events after the latest"
+            raise StoreCorruptedError(
+                f"A journal in {self.place} is damaged: {what} (latest: {latest}). Nothing was changed. Run "
+                "`memory-integrations doctor --repair`, which puts a mark in the place of what is lost and keeps all "
+                "else; then `import` a backup, which puts back what it has of it."
+            )
+
+    def repair(self, scope: MemoryScope) -> int:
+        """Put a mark in the place of every row that is missing; returns how many there were.
+
+        Raises:
+            StoreUnavailableError: The database does not answer, or refuses.
+        """
+        row = sql.select(_scopes.c.latest).where(_scopes.c.scope_key == scope.storage_key)
+        with self.writing() as database:
+            if database.execute(row.with_for_update()).one_or_none() is None:
+                return 0
+            latest, numbers = _numbers(database, scope)
+            marks = [lost(number) for gap in gaps(numbers, latest) for number in gap]
+            if marks or numbers[latest:]:
+                _insert(database, scope, marks)
+                fresh = {"latest": max([latest, *numbers]), "mark": os.urandom(8).hex()}
+                database.execute(sql.update(_scopes).where(_scopes.c.scope_key == scope.storage_key).values(fresh))
+        return len(marks)
 
     def close(self) -> None:
         """Give the connections back; a journal that is used again connects anew."""
@@ -284,10 +321,7 @@ class SqlScopeJournal:
             mark, latest = self._locked(database)
             others = self._read(database, self._seen if mark == self._mark else 0)
             events = made(latest)
-            database.execute(
-                sql.insert(_events),
-                [{"scope_key": self._key, "number": event.number, "line": encode_event(event)} for event in events],
-            )
+            _insert(database, self.scope, events)
             self._update(database, latest=events[-1].number)
         self._hand_over(mark, [*others, *events])
         return events
@@ -333,6 +367,20 @@ class SqlScopeJournal:
             return
         for event in events:
             self._on_event(event)
+
+
+def _numbers(database: sql.Connection, scope: MemoryScope) -> tuple[int, list[int]]:
+    """The latest number of a scope, and those of its rows, in order: as one moment has them."""
+    both = _scopes.outerjoin(_events, _scopes.c.scope_key == _events.c.scope_key)
+    wanted = sql.select(_scopes.c.latest, _events.c.number).select_from(both).order_by(_events.c.number)
+    rows = database.execute(wanted.where(_scopes.c.scope_key == scope.storage_key)).all()
+    return rows[0].latest if rows else 0, [row.number for row in rows if row.number is not None]
+
+
+def _insert(database: sql.Connection, scope: MemoryScope, events: Sequence[Event]) -> None:
+    rows = [{"scope_key": scope.storage_key, "number": one.number, "line": encode_event(one)} for one in events]
+    if rows:
+        database.execute(sql.insert(_events), rows)
 
 
 def _is_damage(error: BaseException | None) -> bool:

@@ -24,6 +24,7 @@ SPARSE = "langchain-sparse"
 """langchain_qdrant's name of the sparse vector."""
 DELETED = "deleted"
 """What the scope of a point says that stands for a deleted message; no scope prints as it."""
+_DEEPEST = 100  # levels of lists and objects in a message's metadata
 PIECE_CHARACTERS = 1200
 """A longer text is stored in pieces of about this length (some 300 tokens of English)."""
 
@@ -198,12 +199,25 @@ def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
     try:
         text = as_unicode(json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False))
         copied: dict[str, Any] = json.loads(text, parse_int=_as_number)
-    except (TypeError, ValueError, OverflowError) as error:
+        if is_deeper(copied, _DEEPEST):
+            raise ValueError("it is too deep")
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise MessageError(
             f"A message's metadata is not JSON ({error}): expected text, finite numbers, true, false, None, or lists "
-            "and objects of these. Nothing was stored."
+            f"and objects of these, at most {_DEEPEST} deep. Nothing was stored."
         ) from error
     return copied
+
+
+def is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects stand in each other in more levels: an engine that took them may not read them back."""
+    level = [value]
+    for _ in range(levels + 1):
+        level = [one for one in level if isinstance(one, dict | list | tuple)]
+        if not level:
+            return False
+        level = [part for one in level for part in (one.values() if isinstance(one, dict) else one)]
+    return True
 
 
 def _as_number(digits: str) -> int | float:

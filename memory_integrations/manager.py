@@ -627,6 +627,7 @@ class MemoryManager:
             progress: Told how many points are done, and how many there are.
 
         Raises:
+            StoreCorruptedError: Events of a journal are missing; `doctor` says what to do.
             StoreUnavailableError: The file cannot be written.
             StoreError: A store cannot be read.
         """
@@ -637,8 +638,10 @@ class MemoryManager:
     def import_archive(self, path: str | Path, progress: Progress | None = None) -> ArchiveReceipt:
         """Write what an archive of :meth:`export` has into this memory, whatever stores it is in.
 
-        What is there already is not doubled; memories that were deleted here come back. Interrupted, it goes on when it
-        is called again.
+        What is there already is not doubled; memories that were deleted here come back, and events that were lost here.
+        Interrupted, it goes on when it is called again.
+
+        Whoever made it, an archive of a scope writes into no other. One of all scopes may say anything of everybody.
 
         Args:
             path: The archive of this scope; or one of all scopes, which the global scope imports.
@@ -646,25 +649,26 @@ class MemoryManager:
 
         Raises:
             ScopeError: It is another scope's; nothing was written.
-            StoreCorruptedError: The file is damaged, or no archive; nothing was written.
+            StoreCorruptedError: The file is damaged or no archive of its scope, or events are missing here; nothing was
+                written.
             StoreUnavailableError: A scope has another history here; nothing was written.
             StoreError: A store could not be written.
         """
-        archive = Archive(Path(path))
-        whose = archive.receipt.scope
-        if (whose or "global") != str(self.scope):
-            raise ScopeError(
-                f"{path} is an archive of {whose or 'all scopes'}, and this is the memory of {self.scope}: open it for "
-                f"{whose or 'global'}. Nothing was written."
-            )
-        receipt = restore_archive(archive, self._open.journal, self._open.memories, progress)
+        with Archive(Path(path)) as archive:
+            whose = archive.receipt.scope
+            if (whose or "global") != str(self.scope):
+                raise ScopeError(
+                    f"{path} is an archive of {whose or 'all scopes'}, and this is the memory of {self.scope}: open it "
+                    f"for {whose or 'global'}. Nothing was written."
+                )
+            receipt = restore_archive(archive, self._open.journal, self._open.memories, progress)
         self.features.refresh()
         return receipt
 
     def examine(self) -> list[Finding]:
         """Look at every store, of all scopes: what is wrong, what to do, and a ``repair`` where nothing can be lost.
 
-        It reads everything and changes nothing.
+        It reads everything; it makes and changes nothing.
         """
         opened = self._open
         return list(examine(Path(opened.options["data_dir"]), opened.journal, opened.memories))

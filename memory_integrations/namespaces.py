@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from hashlib import blake2b
+from uuid import UUID
 
 from memory_integrations.errors import FilterError, ScopeError
 from memory_integrations.messages import as_unicode
@@ -11,6 +14,8 @@ from memory_integrations.scopes import GLOBAL, MemoryScope
 Namespace = tuple[str, ...]
 """Labels from the outermost to the innermost."""
 
+KIND = "item"
+"""What ``metadata.kind`` says of an item."""
 USER, SESSION = "{user_id}", "{session_id}"
 """The labels of a template that stand for any user's and any session's identifier."""
 
@@ -149,3 +154,9 @@ def _labels_like(template: Namespace, namespace: Namespace) -> dict[str, str] | 
 def joined(namespace: Namespace) -> str:
     """A namespace as one text; labels hold no period."""
     return ".".join(namespace)
+
+
+def item_id(tag: str, namespace: Namespace, key: str) -> str:
+    """The id of an item's point: the same for the same item in the same scope, and for no other, nor any message."""
+    identity = json.dumps([tag, namespace, key]).encode()
+    return str(UUID(bytes=blake2b(identity, digest_size=16, person=b"item").digest(), version=4))

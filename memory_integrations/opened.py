@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from memory_integrations.collection import MemoryCollection
-from memory_integrations.errors import ManagementError, MemoryIntegrationError, StoreUnavailableError
+from memory_integrations.errors import ManagementError, MemoryIntegrationError
 from memory_integrations.features import FeatureMemory, ShelfSource, open_shelves
 from memory_integrations.journal import Journal, JsonlJournal
 from memory_integrations.long_term import LongTermMemory, MessageName
@@ -195,12 +195,6 @@ class OpenMemory:
         if qdrant is None:
             from memory_integrations.qdrant_edge import QdrantEdgeClient
 
-            try:
-                data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreUnavailableError(
-                    f"The directory {data_dir} cannot be made ({error}). Pass a data_dir that this user may write."
-                ) from error
             self._own_client = QdrantEdgeClient(data_dir / "vectors")
         else:
             self._own_client = qdrant.connect()

@@ -124,6 +124,9 @@ class Model:
                 del self.memories[owner][place]
                 if memory.kind == "message":
                     self.buried.setdefault(owner, set()).add(place)
+                    session = owner.with_session(place[0])
+                    if self.said.get(session, {}).pop(place[1], None) is not None:
+                        self.gone.setdefault(session, set()).add(place[1])
         for name, memory in list(self.items.get(owner, {}).items()):
             if memory.hit_id in ids:
                 count += 1

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from strategies import START, Clock, FewOpen, frequent_switches, fresh_scope, json_values, nasty_text
 
 from memory_integrations import MemoryScope
-from memory_integrations.errors import StoreError
-from memory_integrations.journal import Event, Journal, ScopeJournal, removed
+from memory_integrations.errors import StoreCorruptedError, StoreError, StoreUnavailableError
+from memory_integrations.journal import Event, Journal, ScopeJournal, lost, removed, restored
 
 ANN, BOB = MemoryScope("ann"), MemoryScope("bob", "s1")
 
@@ -83,6 +83,13 @@ class JournalConformance:
 
         yield reader
         journals.close()
+
+    @pytest.fixture
+    def store(self, tmp_path: Path, clock: Clock) -> Iterator[Journal]:
+        """The journals of the readers' store."""
+        journal = self.open_journal(tmp_path / "store", clock)
+        yield journal
+        journal.close()
 
     # Writing and reading
 
@@ -342,6 +349,71 @@ class JournalConformance:
         with pytest.raises(StoreError, match="1 events"):
             other.journal.extend([set_to("theirs", first)])
         assert one.refreshed() == other.refreshed() == reader().events
+        assert one.values == ["mine"]
+
+    def test_events_with_a_gap_among_them_are_refused(self, reader: OpenReader) -> None:
+        one = reader()
+        with pytest.raises(StoreCorruptedError, match="Event 3 of user:ann follows event 1"):
+            one.journal.extend([set_to("theirs", 1), set_to("theirs", 3)])
+        assert one.refreshed() == reader().events == []
+
+    def test_nothing_is_missing_from_a_journal_that_is_used_as_it_should_be(
+        self, reader: OpenReader, store: Journal
+    ) -> None:
+        def expect_whole() -> None:
+            store.check(ANN)
+            assert store.repair(ANN) == 0
+
+        expect_whole()
+        one = reader()
+        one.append(1)
+        one.journal.extend([set_to(2, 2), set_to(3, 3)])
+        expect_whole()
+        one.journal.revise(with_odd_ones_negated)
+        expect_whole()
+        assert (one.refreshed(), one.resets) == (reader().events, 1), "a repair of what is whole starts nobody over"
+        one.journal.erase()
+        expect_whole()
+        one.append(1)
+        expect_whole()
+
+    @pytest.mark.parametrize("kept", [0, 1, 3])
+    def test_what_a_journal_has_of_another_is_not_written_twice(
+        self, reader: OpenReader, store: Journal, kept: int
+    ) -> None:
+        events = [set_to(number, number) for number in range(1, 4)]
+        one = reader()
+        one.journal.extend(events[:kept])
+        assert restored(store, ANN, events, dry_run=True) == 3 - kept
+        assert len(one.refreshed()) == kept
+        assert restored(store, ANN, events) == 3 - kept
+        assert restored(store, ANN, events) == 0
+        assert one.refreshed() == reader().events == events
+
+    def test_what_was_lost_is_put_back(self, reader: OpenReader, store: Journal) -> None:
+        events = [set_to(number, number) for number in range(1, 5)]
+        one = reader()
+        one.journal.extend(events)
+        one.journal.revise(lambda event: lost(event.number) if event.number in (1, 3) else event)
+        assert restored(store, ANN, events[:2], dry_run=True) == 1
+        assert [event.kind for event in one.refreshed()] == ["lost", "set", "lost", "set"]
+        assert restored(store, ANN, events[:2]) == 1
+        assert [event.kind for event in one.refreshed()] == ["set", "set", "lost", "set"]
+        assert restored(store, ANN, events) == 1
+        assert one.refreshed() == reader().events == events
+
+    @pytest.mark.parametrize("dry_run", [True, False])
+    def test_another_history_or_one_with_a_gap_is_refused(
+        self, reader: OpenReader, store: Journal, dry_run: bool
+    ) -> None:
+        events = [set_to(number, number) for number in range(1, 4)]
+        one = reader()
+        one.append("mine")
+        with pytest.raises(StoreUnavailableError, match="another history"):
+            restored(store, ANN, events, dry_run=dry_run)
+        with pytest.raises(StoreCorruptedError, match="some are missing"):
+            restored(store, ANN, [*one.events, events[2]], dry_run=dry_run)
+        assert one.refreshed() == reader().events
         assert one.values == ["mine"]
 
     # Closing

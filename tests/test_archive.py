@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,13 @@ from memory_integrations import (
     StoreCorruptedError,
     StoreUnavailableError,
 )
+from memory_integrations.archive import ArchiveReceipt
+from memory_integrations.collection import MemoryCollection
 from memory_integrations.decisions import Compress
+from memory_integrations.items import ItemMemory, NewItem, item_id
+from memory_integrations.journal import as_json_line, events_of
+from memory_integrations.layout import point_id
+from memory_integrations.namespaces import ItemScopes
 
 Open = Callable[..., MemoryManager]
 
@@ -311,6 +319,369 @@ def test_a_backup_while_others_write_has_all_that_was_there_before(opened: Open,
         said = {message.text for message in two.for_scope("user:ann").long_term.messages()}
         assert {f"Before {number}" for number in range(300)} <= said
         assert two.for_scope("user:ann").get_fact("plays") == "oboe"
+
+
+# Crafted and damaged archives: whoever can write a file can write one whose checksum is right
+
+Record = dict[str, Any]
+
+AT = "2025-01-01T00:00:00+00:00"
+
+
+def written(path: Path, *records: Any, scope: Any = "user:ann", end: Any = None, **header: Any) -> Path:
+    """An archive of these records, with a checksum that is right and counts that are."""
+    lines = [{"archive": "memory_integrations", "format": 1, "scope": scope, **header}, *records]
+    body = b"".join(line if isinstance(line, bytes) else as_json_line(line) for line in lines)
+    events, points = (sum(isinstance(one, dict) and key in one for one in records) for key in ("event", "payload"))
+    end = {"events": events, "points": points} if end is None else end
+    if isinstance(end, dict):
+        end = {"sha256": sha256(body).hexdigest(), **end}
+    path.write_bytes(body + as_json_line({"end": end}))
+    return path
+
+
+def fact(scope: str = "user:ann", number: Any = 1, **fields: Any) -> Record:
+    event = {"at": AT, "kind": "set", "key": "iban", "value": "DE1", "source": "user", **fields}
+    return {"scope": scope, "number": number, "event": event}
+
+
+def point(scope: Any = "user:ann", id_: Any = None, session: Any = "s", text: Any = "Evil.", **fields: Any) -> Record:
+    """A message, as this package writes it but for what is given."""
+    metadata = {"scope": scope, "kind": "message", "session_id": session, "message_id": "m", "role": "user"}
+    metadata |= {"created_at": AT, "order": 1, **fields}
+    id_ = id_ or point_id(str(scope), session, str(metadata["message_id"]), metadata.get("piece", 0))
+    return {"id": id_, "payload": {"page_content": text, "metadata": metadata}}
+
+
+def foreign(scope: str, id_: Any, **fields: Any) -> Record:
+    """A memory as langchain_qdrant's own class writes it, under an id that it makes up."""
+    return {"id": id_, "payload": {"page_content": "Evil.", "metadata": {"scope": scope, **fields}}}
+
+
+def item(tag: str, id_: str | None = None, **fields: Any) -> Record:
+    """An item as a store writes it, but for what is given; what is ``...`` is left out."""
+    metadata = {"scope": tag, "kind": "item", "namespace": ["notes"], "within": ["", "notes"], "key": "k"}
+    metadata |= {"value": "{}"}
+    metadata |= {"created_at": AT, "updated_at": AT, "order": 1, **fields}
+    kept = {name: value for name, value in metadata.items() if value is not ...}
+    return {"id": id_ or item_id(tag, ("notes",), "k"), "payload": {"page_content": "", "metadata": kept}}
+
+
+BOBS = point_id("user:bob", "s", "m")
+
+
+def everything_of(memory: MemoryManager) -> Any:
+    """All points and events of all scopes."""
+    points = {one.id: one.payload for one in memory._open.memories.scroll(None)}
+    return points, {str(scope): events_of(memory._open.journal, scope) for scope in memory._open.journal.scopes()}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(fact("user:bob"), id="another's fact"),
+        pytest.param(fact("global"), id="everybody's fact"),
+        pytest.param(fact("user:bob/session:s"), id="another's session"),
+        pytest.param(fact("user=ann"), id="a scope printed in another way"),
+        pytest.param(point("user:bob"), id="another's message"),
+        pytest.param(point("global"), id="everybody's message"),
+        pytest.param(point("deleted", BOBS), id="a mark that another's message is deleted"),
+        pytest.param(point(["user:ann", "user:bob"], BOBS), id="a message of two"),
+        pytest.param(point("user:ann", BOBS), id="in the place of another's message"),
+        pytest.param(point("user:ann", BOBS.upper()), id="in that place, written in another way"),
+        pytest.param({"id": BOBS, "payload": {}}, id="of nobody, in that place"),
+        pytest.param({"id": BOBS, "payload": {"metadata": [{"scope": "user:bob"}]}}, id="of a list"),
+        pytest.param(item("store:user:bob"), id="another's store"),
+        pytest.param(item("user:ann", item_id("user:bob", ("notes",), "k")), id="another's item"),
+        pytest.param(item("user:ann", namespace=...), id="an item that no listing survives"),
+        pytest.param(item("user:ann", kind="message", message_id="m"), id="an item in disguise"),
+        pytest.param(item("user:ann", expires_at=AT[:19]), id="an item that no sweeping survives"),
+        pytest.param(item("user:ann", within=["", "bob"]), id="an item that is listed elsewhere"),
+    ],
+)
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_p21_an_archive_reaches_no_other_scope(opened: Open, tmp_path: Path, record: Record, place: str) -> None:
+    """Its checksum has no key, so that anybody can write a file that says it is theirs."""
+    memory = opened()
+    bob = memory.for_scope("user:bob/session:s")
+    bob.long_term.store_messages([Message("user", "My doctor is Dr. Real.", id="m")])
+    before = everything_of(memory)
+    honest = [fact(number=1), point("user:ann", session="t")]
+    events, points = ([one for one in (record, *honest) if key in one] for key in ("event", "payload"))
+    ordered = [*events, *points] if place == "first" else [*events[::-1], *points[::-1]]
+    path = written(tmp_path / "ann.jsonl", *ordered)
+    ann = memory.for_scope("user:ann")
+    with pytest.raises(StoreCorruptedError, match=r"ann\.jsonl is no archive .* line \d, .* Nothing was imported"):
+        ann.import_archive(path)
+    assert everything_of(memory) == before
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_p21_what_another_program_wrote_takes_nobodys_place(opened: Open, tmp_path: Path, is_there: bool) -> None:
+    """Its id tells nothing, and may be the one of a memory that another user has, or will have."""
+    memory = opened()
+    bob = memory.for_scope("user:bob/session:s")
+    items = ItemMemory(memory._open.memories, ItemScopes(("{user_id}",)))
+
+    def tell() -> None:
+        bob.long_term.store_messages([Message("user", "My doctor is Dr. Real.", id="m")])
+        items.put_many([NewItem(("bob",), "k", {"iban": "DE1"})])
+
+    if is_there:
+        tell()
+    evil = {"namespace": ["bob"], "key": "k", "value": '{"iban": "EVIL"}', "created_at": AT, "updated_at": AT}
+    ids = [BOBS, item_id("user:bob", ("bob",), "k"), 7]
+    strange = [foreign("user:ann", id_, **evil, extra={"evil": True}, name="Eve", order=1) for id_ in ids]
+    ann = memory.for_scope("user:ann")
+    for _ in range(2):  # importing again doubles nothing
+        ann.import_archive(written(tmp_path / "ann.jsonl", *strange))
+        assert ann.long_term.count() == 3
+    if not is_there:
+        assert bob.long_term.recorded([Message("user", "My doctor is Dr. Real.", id="m")]) == {}
+        assert items.get_many([(("bob",), "k")]) == [None]
+        tell()
+    [message] = bob.long_term.messages()
+    assert (message.text, message.name, dict(message.metadata)) == ("My doctor is Dr. Real.", None, {})
+    [found] = items.get_many([(("bob",), "k")])
+    assert found is not None and found.value == {"iban": "DE1"}
+    assert ann.long_term.count() == 3
+    ann.export(tmp_path / "again.jsonl")
+    before = everything_of(memory)
+    ann.import_archive(tmp_path / "again.jsonl")
+    assert everything_of(memory) == before, "what is here keeps its place"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(fact("user:ann"), id="the user's facts"),
+        pytest.param(fact("user:ann/session:tuesday"), id="another session's decisions"),
+        pytest.param(point("user:ann", session="tuesday"), id="another session's message"),
+        pytest.param(point("user:ann", session=None), id="a message of no session"),
+        pytest.param(item("store:user:ann", session_id="monday"), id="an item of the store"),
+    ],
+)
+def test_an_archive_of_a_session_reaches_no_other_session(opened: Open, tmp_path: Path, record: Record) -> None:
+    monday = opened(scope="user:ann/session:monday")
+    path = written(tmp_path / "monday.jsonl", record, scope="user:ann/session:monday")
+    with pytest.raises(StoreCorruptedError, match=r"line 2, it is an? (event|memory) of"):
+        monday.import_archive(path)
+    assert monday.features.all() == {} and monday.for_scope("user:ann").long_term.count() == 0
+
+
+GOOD = [fact(), point()]
+
+
+@pytest.mark.parametrize(
+    ("records", "options", "told"),
+    [
+        pytest.param(GOOD, {"scope": 5}, "line 1, 5 is no scope", id="whose"),
+        pytest.param(GOOD, {"scope": "user=ann"}, "line 1, 'user=ann' is no scope", id="whose, printed otherwise"),
+        pytest.param(GOOD, {"end": ["x"]}, "cut off", id="an end that is a list"),
+        pytest.param(GOOD, {"end": {"events": 0}}, "other counts than 1 events and 1 points", id="too few events"),
+        pytest.param(GOOD, {"end": {"points": 12}}, "other counts", id="too many points"),
+        pytest.param(GOOD, {"end": {"events": "1"}}, "other counts", id="a count that is text"),
+        pytest.param([["event"]], {}, "line 2, .* no whole line with an object", id="a list"),
+        pytest.param([fact(), {"end": {}}, point()], {}, "line 4, it is after the end", id="an end in between"),
+        pytest.param([{"note": 1}], {}, "line 2, it is neither", id="neither"),
+        pytest.param([{**fact(), **point()}], {"end": {"events": 1, "points": 1}}, "line 2, it is neither", id="both"),
+        pytest.param([point(), fact()], {}, "line 3, it is neither an event nor a point here", id="an event late"),
+        pytest.param([b"[" * 200_000 + b"\n"], {}, "line 2", id="very deep"),
+        pytest.param(
+            [fact(value=[[]]), b'{"id":1,"payload":{"a":' + b"[" * 300 + b"]" * 300 + b"}}\n"],
+            {"end": {"events": 1, "points": 1}},
+            "line 3, .* levels",
+            id="deeper than the engine reads",
+        ),
+        pytest.param([fact(value="\ud800")], {}, "line 2", id="half a character")
+        if False
+        else pytest.param(
+            [b'{"scope":"user:ann","number":1,"event":{"at":"' + AT.encode() + b'","kind":"\\ud800"}}\n'],
+            {"end": {"events": 1, "points": 0}},
+            "line 2",
+            id="half a character",
+        ),
+        pytest.param(
+            [b'{"id":1,"payload":{"a":NaN}}\n'], {"end": {"events": 0, "points": 1}}, "line 2", id="no number"
+        ),
+        pytest.param([fact(number=2)], {}, "line 2, it is event 2 of user:ann, where event 1", id="a late beginning"),
+        pytest.param([fact(), fact(number=3)], {}, "line 3, it is event 3 .* where event 2", id="a gap"),
+        pytest.param([fact(), fact(number=1)], {}, "line 3, it is event 1 .* where event 2", id="twice"),
+        pytest.param(
+            [fact(), fact("user:ann/session:z", 7)], {}, "line 3, it is event 7 of user:ann/session:z", id="a later gap"
+        ),
+        pytest.param(
+            [fact(), fact("user:ann/session:z"), fact(number=2)], {}, "line 4, it is event 2", id="in between"
+        ),
+        pytest.param([fact(number=True)], {}, "line 2, it is no event", id="a number that is none"),
+        pytest.param([fact(number="1")], {}, "line 2, it is no event", id="a number that is text"),
+        pytest.param([fact(kind=3)], {}, "line 2, it is no event", id="a kind that is none"),
+        pytest.param([fact(at=3)], {}, "line 2, it is no event", id="a time that is none"),
+        pytest.param([fact(at="2025-01-01")], {}, "line 2, time", id="a time without a zone"),
+        pytest.param([{**fact(), "event": "set"}], {}, "line 2, it is no event", id="an event that is text"),
+        pytest.param([{**point(), "payload": ["x"]}], {}, "line 2, it is no point", id="a payload that is a list"),
+        pytest.param([{**point(), "id": "m"}], {}, "line 2, 'm' is no point's id", id="an id that is none"),
+        pytest.param([{**point(), "id": -1}], {}, "line 2, -1 is no point's id", id="an id below 0"),
+        pytest.param([point(text=["x"])], {}, "line 2, it is no memory", id="a text that is none"),
+        pytest.param([point(created_at="yesterday")], {}, "its created_at 'yesterday'", id="a day that is none"),
+        pytest.param([point(message_id=["a"])], {}, "its message_id", id="an id of a message that is a list"),
+        pytest.param([point(pieces="3")], {}, "its pieces '3'", id="pieces that are text"),
+        pytest.param([point(pieces=10**12)], {}, "its pieces", id="more pieces than anybody can delete"),
+        pytest.param([point(pieces=2, piece=2)], {}, "it is piece 2 of 2", id="a piece too many"),
+        pytest.param([point(order=None)], {}, "its order None", id="no order"),
+        pytest.param([{**point(), "dense": "AAAA"}], {}, "does not say of which embedding", id="vectors of none"),
+        pytest.param(
+            [{**point(), "dense": "AACAPw=="}], {"embedding": "e", "embedding_size": 3}, "of 3 numbers", id="too short"
+        ),
+        pytest.param(
+            [{**point(), "dense": "?"}], {"embedding": "e", "embedding_size": 3}, "line 2", id="a vector that is none"
+        ),
+        pytest.param(
+            [{**point(), "dense": "AADAfwAAwH8AAMB/"}],
+            {"embedding": "e", "embedding_size": 3},
+            "a vector that is none",
+            id="a vector without numbers",
+        ),
+        pytest.param(
+            [{**point(), "sparse": [[1, 1], "AACAPwAAgD8="]}],
+            {"embedding": "e", "embedding_size": 3},
+            "a sparse vector that is none",
+            id="a term twice",
+        ),
+        pytest.param(GOOD, {"embedding": "e", "embedding_size": "3"}, "line 1, .* how many", id="a size that is text"),
+    ],
+)
+def test_a_crafted_archive_is_refused_and_nothing_is_written(
+    opened: Open, tmp_path: Path, records: list[Any], options: dict[str, Any], told: str
+) -> None:
+    ann = opened(scope="user:ann")
+    path = written(tmp_path / "ann.jsonl", *records, **options)
+    with pytest.raises(StoreCorruptedError, match=rf"ann\.jsonl is no archive .*{told}.* Nothing was imported"):
+        ann.import_archive(path)
+    assert (ann.features.all(), ann.long_term.count()) == ({}, 0)
+    assert ann._open.journal.scopes() == []
+
+
+def test_what_the_crafted_ones_are_made_of_is_imported(opened: Open, tmp_path: Path) -> None:
+    """Else they would be refused for another reason."""
+    ann = opened(scope="user:ann")
+    records = [fact(), fact(number=2), fact("user:ann/session:z"), point(), foreign("user:ann", 7, name=None)]
+    records += [item("user:ann"), item("store:user:ann")]
+    assert ann.import_archive(written(tmp_path / "ann.jsonl", *records)).points == 4
+    assert ann.get_fact("iban") == "DE1"
+    monday = ann.for_scope("user:ann/session:monday")
+    of_monday = [fact(str(monday.scope)), point(session="monday"), foreign("user:ann", 8, session_id="monday")]
+    monday.import_archive(written(tmp_path / "monday.jsonl", *of_monday, scope=str(monday.scope)))
+    assert ann.long_term.count() == 5
+    assert ann.examine() == []
+    before = everything_of(ann)
+    for memory, told_again in ((ann, records), (monday, of_monday)):
+        memory.import_archive(written(tmp_path / "again.jsonl", *told_again, scope=str(memory.scope)))
+    assert everything_of(ann) == before, "importing again changes nothing"
+
+
+def test_every_archive_of_a_scope_is_one_that_it_may_import(opened: Open, clock: Clock, tmp_path: Path) -> None:
+    """Of whatever there is: long messages, files, items in every namespace, and what other programs wrote."""
+    pytest.importorskip("langgraph")
+    from langchain_core.documents import Document
+
+    from memory_integrations.langchain import MemoryStore
+
+    one = filled(opened(), clock)
+    ann = one.for_scope("user:ann")
+    for memory, template in ((one, ("users", "{user_id}", "{session_id}")), (ann, ("memories", "{user_id}"))):
+        store = MemoryStore(memory, namespace=template)
+        store.put(("memories", "ann"), "k", {"instrument": "oboe"})
+        store.put(("users", "ann", "monday"), "k", {"instrument": "oboe"})
+        store.put(("notes",), "k", {"instrument": "oboe"})
+    documents = [Document("Written by another class.", metadata={"scope": "user:ann", "source": "x"})]
+    ann.long_term.vectorstore.add_documents(documents)
+    for scope in SCOPES:
+        for vectors in (False, True):
+            path = tmp_path / "archive.jsonl"
+            wrote = one.for_scope(scope).export(path, vectors=vectors)
+            two = opened(f"{scope} {vectors}".replace("/", " "), scope)
+            assert two.import_archive(path) == wrote
+            two.export(tmp_path / "again.jsonl", vectors=vectors)
+            strange = 1 if scope == "user:ann" else 0  # which has an id of its scope's own now
+            lines, again = (set(file.read_bytes().splitlines()[:-1]) for file in (path, tmp_path / "again.jsonl"))
+            assert len(lines - again) == len(again - lines) == strange
+
+
+def test_a_backup_may_have_what_other_programs_wrote_in_their_way(opened: Open, clock: Clock, tmp_path: Path) -> None:
+    from qdrant_client import models
+
+    one = filled(opened(), clock)
+    memories = one._open.memories
+    odd = {"page_content": "?", "metadata": {"created_at": "yesterday", "pieces": "3"}}
+    memories.open().upsert(memories.name, [models.PointStruct(id=1, vector={}, payload=odd)])
+    one.export(tmp_path / "with.jsonl", all_scopes=True, vectors=True)
+    two = opened("two")
+    two.import_archive(tmp_path / "with.jsonl")
+    assert everything_of(two) == everything_of(one)
+    one.export(tmp_path / "without.jsonl", all_scopes=True)
+    three = opened("three")
+    with pytest.raises(StoreCorruptedError, match=r"the point 1 cannot be embedded .* Nothing was imported"):
+        three.import_archive(tmp_path / "without.jsonl")
+    assert everything_of(three) == ({}, {})
+
+
+@pytest.mark.parametrize("how", ["replaced", "overwritten"])
+def test_what_is_imported_is_what_was_looked_at(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A file that is changed between the two writes into no other scope."""
+    ann = opened(scope="user:ann")
+    path = written(tmp_path / "ann.jsonl", fact(), point())
+    evil = written(tmp_path / "evil.jsonl", fact("user:bob"), point("user:bob"))
+
+    def swap(self: Any, *args: Any) -> Any:
+        evil.replace(path) if how == "replaced" else path.write_bytes(evil.read_bytes())
+        monkeypatch.undo()
+        return self.open()
+
+    monkeypatch.setattr(MemoryCollection, "open", swap)
+    if how == "replaced":
+        ann.import_archive(path)
+        assert ann.get_fact("iban") == "DE1"
+    else:
+        with pytest.raises(StoreCorruptedError, match="line 2, it is an event of user:bob"):
+            ann.import_archive(path)
+    bob = ann.for_scope("user:bob")
+    assert (bob.features.all(), bob.long_term.count()) == ({}, 0)
+
+
+def test_facts_alone_make_no_collection(opened: Open, tmp_path: Path) -> None:
+    one = opened(scope="user:ann")
+    one.set_fact("city", "Lisbon")
+    one.export(tmp_path / "ann.jsonl", vectors=True)
+    two = opened("two", "user:ann")
+    two.import_archive(tmp_path / "ann.jsonl")
+    assert two.get_fact("city") == "Lisbon"
+    assert [path for name in ("one", "two") for path in (tmp_path / name).glob("vectors*")] == []
+
+
+def test_two_exports_to_one_path_leave_one_that_is_whole(opened: Open, clock: Clock, tmp_path: Path) -> None:
+    one, path = filled(opened(), clock), tmp_path / "all.jsonl"
+    both = threading.Barrier(2, timeout=30)
+
+    def export(number: int) -> ArchiveReceipt:
+        return one.export(path, all_scopes=True, vectors=True, progress=lambda done, whole: both.wait() and None)
+
+    with ThreadPoolExecutor(2) as threads:
+        receipts = list(threads.map(export, range(2)))
+    assert receipts[0] == receipts[1]
+    assert opened("two").import_archive(path) == receipts[0]
+    assert [found.name for found in tmp_path.iterdir() if found.is_file()] == ["all.jsonl"]
+
+
+def test_an_import_says_when_the_vectors_were_of_no_use(opened: Open, clock: Clock, tmp_path: Path) -> None:
+    one = filled(opened(), clock)
+    assert not one.export(tmp_path / "with.jsonl", all_scopes=True, vectors=True).embedded_anew
+    one.export(tmp_path / "without.jsonl", all_scopes=True)
+    assert not opened("two").import_archive(tmp_path / "with.jsonl").embedded_anew
+    assert opened("three", language="german").import_archive(tmp_path / "with.jsonl").embedded_anew
+    assert not opened("four", language="german").import_archive(tmp_path / "without.jsonl").embedded_anew
 
 
 async def test_p35_archives_have_their_async_form(opened: Open, clock: Clock, tmp_path: Path) -> None:

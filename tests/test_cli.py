@@ -818,6 +818,23 @@ def test_an_archive_is_no_pipe(run: Run, told: Path, tmp_path: Path) -> None:
     assert (ran.code, "Expected a regular file" in ran.err) == (1, True)
 
 
+def test_an_import_says_when_it_embeds_everything_anew(run: Run, told: Path, tmp_path: Path) -> None:
+    run("export", tmp_path / "with.jsonl", "--vectors")
+    run("export", tmp_path / "without.jsonl")
+    for name, language, anew in (("with", "english", False), ("with", "german", True), ("without", "german", False)):
+        elsewhere = ["--data-dir", tmp_path / f"{name} {language}", "--language", language]
+        ran = run("import", tmp_path / f"{name}.jsonl", *elsewhere)
+        assert (ran.code, "of another embedding or language, so that all was embedded anew" in ran.out) == (0, anew)
+
+
+def test_looking_at_a_memory_chooses_no_language_for_it(run: Run, data_dir: Path, tmp_path: Path) -> None:
+    run("facts", "set", "code", "xyzzy")
+    assert run("doctor", "--language", "german") == Ran(0, "nothing is wrong\n", "")
+    assert run("export", tmp_path / "all.jsonl", "--all", "--language", "german").code == 0
+    assert [path.name for path in data_dir.iterdir()] == ["journal"]
+    assert run("ingest", DATA / "messages.jsonl").code == 0
+
+
 def test_a_memory_moves_to_a_database_and_back(run: Run, told: Path, tmp_path: Path) -> None:
     pytest.importorskip("sqlalchemy")
     run("facts", "set", "code", "xyzzy")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from strategies import Clock
 
-from memory_integrations import Finding, MemoryManager
+from memory_integrations import Finding, MemoryManager, StoreCorruptedError, StoreUnavailableError
 
 Open = Callable[..., MemoryManager]
 
@@ -116,6 +116,28 @@ def test_a_directory_that_others_may_read_is_closed_to_them(opened: Open, tmp_pa
     assert (data / "journal").stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize(
+    ("free", "serious"), [(1 << 30, None), (200 << 20, False), (33 << 20, False), (31 << 20, True)]
+)
+def test_a_full_disk_is_told_of_early_and_where_the_engine_stops(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, serious: bool | None
+) -> None:
+    import shutil
+
+    memory = filled(opened())
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
+    found = memory.examine()
+    assert [finding.serious for finding in found] == ([] if serious is None else [serious])
+    assert all(f"{free >> 20} MiB are left" in finding.problem and "32 MiB" in finding.problem for finding in found)
+    if serious:
+        with pytest.raises(StoreUnavailableError, match="No space left"):
+            memory.add_turn("Is there room?", "No.")
+        assert "Free room outside of the memory" in found[0].problem
+    else:
+        memory.add_turn("Is there room?", "Yes.")
+
+
 def test_a_row_that_is_no_event_is_named_and_left(opened: Open, tmp_path: Path) -> None:
     sqlite3 = pytest.importorskip("sqlite3")
     pytest.importorskip("sqlalchemy")
@@ -135,8 +157,106 @@ def test_an_event_that_is_missing_is_noticed(opened: Open, tmp_path: Path) -> No
     filled(opened(journal_url=url))
     with sqlite3.connect(tmp_path / "journal.db") as database:
         database.execute("DELETE FROM memory_journal_events WHERE number = 1")
-    [finding] = opened("user:bob", journal_url=url).examine()
-    assert "[1] of user:ann are missing" in finding.problem
+    found = opened("user:bob", journal_url=url).examine()
+    assert [finding.where for finding in found] == ["user:ann", "user:bob"]
+    assert "[1] of user:ann are missing" in found[0].problem
+    assert "[1] of user:bob are missing" in found[1].problem, "all that there was"
+
+
+@pytest.mark.parametrize("lost", ["number = 2", "number IN (1, 3)", "number IN (4, 5)", "number < 6"])
+def test_events_that_a_database_lost_come_back_from_a_backup(opened: Open, tmp_path: Path, lost: str) -> None:
+    """As the doctor says: `--repair`, then `import` a backup. What was written since the backup stays."""
+    sqlite3 = pytest.importorskip("sqlite3")
+    pytest.importorskip("sqlalchemy")
+    url = f"sqlite:///{tmp_path}/journal.db"
+    ann = opened(journal_url=url)
+    for key in "abcde":
+        ann.set_fact(key, key)
+    ann.export(tmp_path / "backup.jsonl")
+    ann.set_fact("since", "then")
+    before = ann.features.export()
+    with sqlite3.connect(tmp_path / "journal.db") as database:
+        database.execute(f"DELETE FROM memory_journal_events WHERE {lost}")
+    ann = opened(journal_url=url)
+    [finding] = ann.examine()
+    assert "doctor --repair" in finding.problem and "`import` a backup" in finding.problem
+    with pytest.raises(StoreCorruptedError, match="of user:ann are missing"):
+        ann.export(tmp_path / "damaged.jsonl")
+    assert [path.name for path in tmp_path.glob("*.jsonl")] == ["backup.jsonl"]
+    with MemoryManager(data_dir=tmp_path / "other") as other, pytest.raises(StoreCorruptedError, match="are missing"):
+        ann.migrate_to(other)
+    with pytest.raises(StoreCorruptedError, match="of user:ann are missing"):
+        ann.import_archive(tmp_path / "backup.jsonl")
+    assert "import" in mended([finding])[0]
+    assert ann.examine() == []
+    ann.set_fact("sound", "again")
+    ann.features.undo()
+    ann.import_archive(tmp_path / "backup.jsonl")
+    assert ann.features.all() == {**{key: key for key in "abcde"}, "since": "then"}
+    assert opened(journal_url=url).features.export()["facts"] == {**before["facts"], **ann.features.export()["facts"]}
+    assert opened(journal_url=url).examine() == []
+
+
+def test_a_database_that_lost_its_latest_events_is_noticed(opened: Open, tmp_path: Path) -> None:
+    sqlite3 = pytest.importorskip("sqlite3")
+    pytest.importorskip("sqlalchemy")
+    url = f"sqlite:///{tmp_path}/journal.db"
+    filled(opened(journal_url=url))
+    with sqlite3.connect(tmp_path / "journal.db") as database:
+        database.execute("DELETE FROM memory_journal_events WHERE number = 2")
+    ann = opened(journal_url=url)
+    [finding] = ann.examine()
+    assert "[2] of user:ann are missing" in finding.problem
+    mended([finding])
+    assert ann.examine() == []
+    assert ann.set_fact("plays", "the oboe") == 3, "the numbers of what was lost are not given again"
+
+
+def test_a_database_that_counts_too_few_events_is_noticed(opened: Open, tmp_path: Path) -> None:
+    sqlite3 = pytest.importorskip("sqlite3")
+    pytest.importorskip("sqlalchemy")
+    url = f"sqlite:///{tmp_path}/journal.db"
+    filled(opened(journal_url=url))
+    with sqlite3.connect(tmp_path / "journal.db") as database:
+        database.execute("UPDATE memory_journal_scopes SET latest = 1")
+    ann = opened(journal_url=url)
+    [finding] = ann.examine()
+    assert "user:ann has events after the latest" in finding.problem
+    mended([finding])
+    assert ann.examine() == []
+    ann.set_fact("sound", "again")
+    assert ann.features.all() == {"city": "Lisbon", "plays": "oboe", "sound": "again"}
+
+
+def test_a_line_that_was_set_aside_comes_back_from_a_backup(opened: Open, tmp_path: Path) -> None:
+    memory = filled(opened())
+    memory.export(tmp_path / "backup.jsonl")
+    path = journal_of(memory)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"garbage\n" + lines[2])
+    bob = opened("user:bob")
+    mended(bob.examine())
+    memory = bob.for_scope("user:ann")
+    assert memory.features.all() == {"plays": "oboe"}
+    memory.import_archive(tmp_path / "backup.jsonl")
+    assert memory.features.all() == {"city": "Lisbon", "plays": "oboe"}
+
+
+@pytest.mark.parametrize("garbage", [b"garbage", b"\0" * 4096, b'{"scope"="user:ann"'])
+def test_a_journal_of_one_line_that_is_none_is_named(opened: Open, garbage: bytes) -> None:
+    memory = filled(opened())
+    path = journal_of(memory)
+    path.write_bytes(garbage)
+    [finding] = opened("user:bob").examine()
+    assert finding.where == str(path) and f"{len(garbage):,} bytes are no journal" in finding.problem
+    assert finding.serious
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"sco', b'{"scope":"user:an'])
+def test_a_first_write_that_was_cut_off_is_no_damage(opened: Open, torn: bytes) -> None:
+    memory = filled(opened())
+    journal_of(memory).write_bytes(torn)
+    assert opened("user:bob").examine() == []
 
 
 def test_a_journal_that_does_not_answer_does_not_hide_the_memories(opened: Open, tmp_path: Path) -> None:
@@ -167,6 +287,66 @@ def test_another_embedding_is_named(opened: Open) -> None:
     assert "german" in finding.problem and "reembed" in finding.problem
 
 
+def write(memory: MemoryManager, id_: int, metadata: dict[str, Any]) -> None:
+    """Write a point as another program might."""
+    from qdrant_client import models
+
+    collection = memory._open.memories
+    payload = {"page_content": "?", "metadata": metadata}
+    collection.open().upsert(collection.name, [models.PointStruct(id=id_, vector={}, payload=payload)])
+
+
+def files(directory: Path) -> dict[Path, bytes]:
+    """What is in a directory; but for what the engine keeps open, which opening it may write anew."""
+    return {
+        path.relative_to(directory): path.read_bytes() if path.is_file() else b""
+        for path in directory.rglob("*")
+        if "shards" not in path.parent.parts
+    }
+
+
+def test_examining_makes_nothing(opened: Open, tmp_path: Path) -> None:
+    pytest.importorskip("sqlalchemy")
+    assert opened(journal_url=f"sqlite:///{tmp_path}/journal.db").examine() == []
+    assert not (tmp_path / "data").exists()
+    opened().set_fact("city", "Lisbon")
+    before = files(tmp_path / "data")
+    german = opened(language="german")
+    assert german.examine() == []
+    german.export(tmp_path / "all.jsonl", all_scopes=True, vectors=True)
+    assert files(tmp_path / "data") == before
+    opened().add_turn("I play the oboe.", "So I hear.")
+    before = files(tmp_path / "data")
+    assert ["german" in finding.problem for finding in opened(language="german").examine()] == [True]
+    assert files(tmp_path / "data") == before
+    assert opened().examine() == []
+
+
+def test_memories_are_examined_whatever_they_were_embedded_with(opened: Open) -> None:
+    memory = filled(opened())
+    write(memory, 1, {})
+    problems = [finding.problem for finding in opened(language="german").examine()]
+    assert ["german" in problem for problem in problems] == [True, False]
+    assert "1 say no scope" in problems[1]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"pieces": "3"},
+        {"pieces": 2, "message_id": ["a"]},
+        {"pieces": 2, "piece": "0"},
+        {"pieces": None},
+        {"session_id": {"a": 1}, "pieces": 2},
+    ],
+)
+def test_what_other_programs_wrote_in_their_way_is_named(opened: Open, metadata: dict[str, Any]) -> None:
+    memory = filled(opened())
+    write(memory, 1, {"scope": "user:ann", **metadata})
+    [finding] = memory.examine()
+    assert finding.problem.startswith("1 have a") and not finding.serious
+
+
 def test_pieces_scopes_and_times_that_are_missing_are_named(opened: Open) -> None:
     from qdrant_client import models
 
@@ -185,17 +365,47 @@ def test_pieces_scopes_and_times_that_are_missing_are_named(opened: Open) -> Non
     assert "1 have a `created_at` that is no time" in problems
 
 
+def interrupt(done: int, whole: int) -> None:
+    raise KeyboardInterrupt
+
+
 def test_embedding_anew_that_was_interrupted_is_named(opened: Open) -> None:
     filled(opened()).close()
     memory = opened(language="german")
-
-    def interrupt(done: int, whole: int) -> None:
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         memory.long_term.reembed(interrupt)
     [finding] = opened().examine()
     assert "reembed` again" in finding.problem
+
+
+def test_embedding_anew_that_was_interrupted_is_gone_on_with(opened: Open) -> None:
+    """As the doctor says: with what it was begun with."""
+    filled(opened()).close()
+    with pytest.raises(KeyboardInterrupt):
+        opened(language="german").long_term.reembed(interrupt)
+    assert "`--language` that it was begun with" in opened().examine()[0].problem
+    german = opened(language="german")
+    german.long_term.reembed()
+    assert german.examine() == []
+    assert german.long_term.count() == 2
+
+
+def test_embedding_anew_that_was_interrupted_can_be_dropped(opened: Open) -> None:
+    filled(opened()).close()
+    with pytest.raises(KeyboardInterrupt):
+        opened(language="german").long_term.reembed(interrupt)
+    memory = opened()
+    assert mended(memory.examine()) == ["what was begun is dropped"]
+    assert opened().examine() == []
+    assert opened().search_long_term("oboe")
+
+
+def test_what_was_embedded_anew_is_examined(opened: Open) -> None:
+    filled(opened()).close()
+    opened(language="german").long_term.reembed()
+    memory = opened(language="german")
+    write(memory, 1, {})
+    assert "1 say no scope" in opened(language="german").examine()[0].problem
 
 
 async def test_p35_examining_has_its_async_form(opened: Open) -> None:

@@ -269,6 +269,32 @@ def test_p24_nothing_erased_is_left_in_an_sqlite_file(tmp_path: Path, clock: Clo
     assert b"stays" in left
 
 
+@pytest.mark.parametrize(
+    ("lost", "told"), [("2", "[2]"), ("1, 2", "[1 to 2]"), ("2, 4, 5", "[2, 4 to 5]"), ("1, 2, 3, 4, 5", "[1 to 5]")]
+)
+def test_rows_that_are_missing_are_named_and_marked(url: str, journal: SqlJournal, lost: str, told: str) -> None:
+    reader, other = Reader(journal), Reader(journal, BOB)
+    for value in range(1, 6):
+        reader.append(value)
+        other.append(value)
+    with journal.writing() as database:
+        database.exec_driver_sql(
+            f"DELETE FROM memory_journal_events WHERE number IN ({lost}) AND scope_key = '{ANN.storage_key}'"
+        )
+    journal.check(BOB)
+    with pytest.raises(StoreCorruptedError) as raised:
+        journal.check(ANN)
+    assert f"events {told} of user:ann are missing (latest: 5)" in str(raised.value)
+    places = {int(number) for number in lost.split(", ")}
+    assert journal.repair(ANN) == len(places)
+    journal.check(ANN)
+    kinds = ["lost" if number in places else "set" for number in range(1, 6)]
+    assert [event.kind for event in reader.refreshed()] == kinds, "who has it open learns of it"
+    assert [event.kind for event in Reader(journal).events] == kinds
+    assert reader.append("next").number == 6
+    assert other.refreshed() == Reader(journal, BOB).events
+
+
 def test_p24_nothing_erased_is_left_in_a_table(url: str, journal: SqlJournal) -> None:
     reader, other = Reader(journal), Reader(journal, BOB)
     reader.append("secret")

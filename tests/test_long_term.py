@@ -347,6 +347,16 @@ def test_metadata_that_is_not_json_is_refused_before_anything_is_stored(manager:
     assert manager.long_term.count() == 0
 
 
+def test_metadata_that_could_not_be_read_back_is_refused(manager: MemoryManager) -> None:
+    """Else nobody could delete anything any more: all scopes share a collection."""
+    deep: Any = 1
+    for _ in range(150):
+        deep = [deep]
+    with pytest.raises(MessageError, match="100 deep"):
+        manager.long_term.store_messages([Message("user", "hello there", metadata={"f": deep})])
+    assert manager.long_term.count() == 0
+
+
 def test_bad_arguments_say_what_was_expected(manager: MemoryManager) -> None:
     with pytest.raises(ValueError, match="limit=0"):
         manager.search_long_term("x", limit=0)

@@ -64,7 +64,7 @@ def import_archive(
 ) -> None:
     """Write what an archive has into a memory. What is there already is not doubled.
 
-    It may be interrupted: run again, it goes on. Memories that were deleted here come back.
+    It may be interrupted: run again, it goes on. Memories that were deleted here come back, and events that were lost.
     """
     started = time.perf_counter()
     try:
@@ -74,6 +74,8 @@ def import_archive(
         raise interruption("imported") from None
     seconds = time.perf_counter() - started
     told = f"{receipt.scope or 'all scopes'}: {_told(receipt)} imported in {seconds:.1f} s"
+    if receipt.embedded_anew:
+        told += "; its vectors are of another embedding or language, so that all was embedded anew"
     console().print(plain(told), soft_wrap=True)
 
 

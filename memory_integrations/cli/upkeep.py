@@ -102,7 +102,7 @@ def doctor(
 ) -> None:
     """Look at every store of a memory: what is wrong, and what to do.
 
-    It reads everything of all scopes, and without --repair changes nothing.
+    It reads everything of all scopes, and without --repair makes and changes nothing.
     """
     with opened("global", data_dir, language, to_read=True) as memory:
         found = memory.examine()

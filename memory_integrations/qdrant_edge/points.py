@@ -22,6 +22,7 @@ from qdrant_client.common.validation import validate_batch_lengths
 from qdrant_client.embed.common import INFERENCE_OBJECT_TYPES
 from qdrant_client.http.models import QueryResponse  # qdrant_client.models has another of this name
 
+from memory_integrations.layout import is_deeper
 from memory_integrations.qdrant_edge.errors import InferenceRequired
 
 __all__ = [
@@ -53,6 +54,7 @@ Schema = Mapping[str, "models.VectorParams | models.SparseVectorParams"]
 
 _INFERENCE: tuple[type, ...] = get_args(INFERENCE_OBJECT_TYPES)
 _MAX_INDEX = 2**32 - 1
+_MAX_DEPTH = 126
 
 # ---------------------------------------------------------------------------------------------- towards the engine
 
@@ -84,11 +86,21 @@ def known_point_id(value: Any) -> edge.PointId | None:
 
 
 def edge_payload(payload: Any) -> dict[str, Any]:
-    """Return a payload as JSON, as the server would receive it: dates and UUIDs become strings."""
+    """Return a payload as JSON, as the server would receive it: dates and UUIDs become strings.
+
+    Raises:
+        ValueError: it is nested so deep that the engine would take it and read nothing beside it any more.
+    """
+    _expect_readable(payload)
     try:
         return json.loads(json.dumps(payload))  # type: ignore[no-any-return]
     except (TypeError, ValueError):
         return json.loads(json.dumps(payload, default=to_jsonable_python))  # type: ignore[no-any-return]
+
+
+def _expect_readable(payload: Any) -> None:
+    if is_deeper(payload, _MAX_DEPTH):
+        raise ValueError(f"Wrong input: the payload is nested deeper than {_MAX_DEPTH} levels")
 
 
 def edge_sparse(vector: Any) -> edge.SparseVector:
@@ -214,6 +226,7 @@ def edge_points(points: Iterable[Any], schema: Schema) -> list[edge.Point]:
 
 def _point(point: Any, schema: Schema) -> edge.Point:
     vectors = edge_vectors(point.vector, schema)
+    _expect_readable(point.payload)
     try:
         return edge.Point(point.id, vectors, point.payload)
     except (TypeError, ValueError):

@@ -344,8 +344,8 @@ class Store:
         self.collections: dict[str, Collection] = {}
         self.aliases: dict[str, str] = {}
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.shards.mkdir(mode=0o700, exist_ok=True)
+            for directory in (path.parent, path, self.shards):  # parents=True would give the default mode
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StoreUnavailableError(f"Cannot create the store directory {path}: {error}") from error
         self._lock = DirectoryLock(path)

@@ -582,6 +582,25 @@ class TestReading:
         client.upsert("c", [m.PointStruct(id=2**64 - 1, vector=[1.0, 1.0])])
         assert client.scroll("c")[0][0].id == 2**64 - 1
 
+    def test_a_payload_that_could_not_be_read_back_is_refused(self, client):
+        """Else nothing could be scrolled, deleted or purged any more, in the whole collection."""
+
+        def nested(levels):
+            return {"a": [] if levels == 2 else nested(levels - 1)} if levels > 1 else {}
+
+        small(client)
+        client.upsert("c", [m.PointStruct(id=1, vector=[1.0, 1.0], payload=nested(126))])
+        for write in (
+            lambda: client.upsert("c", [m.PointStruct(id=2, vector=[1.0, 1.0], payload=nested(127))]),
+            lambda: client.set_payload("c", nested(127), points=[1]),
+            lambda: client.overwrite_payload("c", nested(500), points=[1]),
+        ):
+            with pytest.raises(ValueError, match="nested deeper than 126 levels"):
+                write()
+        assert client.retrieve("c", [1])[0].payload == nested(126)
+        client.delete("c", m.PointIdsList(points=[1]))
+        client.purge("c")
+
     def test_payloads_are_stored_as_json(self, client):
         import datetime
         import uuid
