@@ -115,7 +115,7 @@ class QdrantServer:
 
     @property
     def place(self) -> str:
-        """The URL as it may be shown: without a user, a password and a query."""
+        """Where it is: the URL as it may be shown."""
         return _shown(self.url).rstrip("/")
 
     @property
@@ -156,7 +156,8 @@ class QdrantServer:
 
 
 def _shown(url: object) -> str:
-    return re.split(r"[?#]", re.sub(r"//.*@", "//", str(url), flags=re.DOTALL))[0]
+    """A URL, or what was meant to be one, without a user, a password and a query."""
+    return re.split(r"[?#]", re.sub(r"^(\w+:/+)?.*@", r"\1", str(url), flags=re.DOTALL))[0]
 
 
 def leave_to_parent(client: QdrantClient) -> None:

@@ -127,14 +127,14 @@ def use(name):
     mine.store_conversation(f"More of {name}", "Noted")
     return [f"More of {name}" in told(memory, name), any(name in hit.text for hit in mine.search(f"secret of {name}"))]
 
-rounds = [in_children(use) for _ in range(5)]
+rounds = [in_children(use) for _ in range(3)]
 ended.set()
 for thread in threads:
     thread.join()
 memory.close()
 print(json.dumps(rounds))
 """)
-    assert len(found) == 5
+    assert len(found) == 3
     for said in found:
         for name in ("ann", "bob", "cleo", "dan"):
             assert said[name] == [True, True]
