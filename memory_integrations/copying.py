@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from memory_integrations.layout import SPARSE, vectors_of
+from memory_integrations.server import refusals
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -53,7 +54,7 @@ def create_alike(
             metadata=dict(metadata),
             **options,
         )
-    except Exception:
+    except refusals():
         if not target.collection_exists(new_name):
             raise
         there = target.get_collection(new_name).config

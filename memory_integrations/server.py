@@ -178,7 +178,7 @@ def asking() -> Iterator[None]:
     """
     try:
         yield
-    except _refusals() as error:
+    except refusals() as error:
         said = error.details() if hasattr(error, "details") else error  # all of a gRPC error is a page long
         told = " ".join(str(said).split())
         raise StoreUnavailableError(
@@ -205,7 +205,7 @@ def _advice(error: Any, told: str) -> str:
 
 
 @functools.cache
-def _refusals() -> tuple[type[Exception], ...]:
+def refusals() -> tuple[type[Exception], ...]:
     """What a client of a server raises where it does not answer or refuses, over REST and over gRPC."""
     from grpc import RpcError
     from qdrant_client.common.client_exceptions import QdrantException
