@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -86,9 +87,12 @@ class MemoryCollection:
         self._client: QdrantClient | None = None
         self._place = name  # the collection that the name stands for
         self._look_again_at = 0.0
+        self._opened_by = 0
         self._tables: OrderedDict[str, Conversations] = OrderedDict()
+        self._rows = 0  # of all tables
         self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
-        self._orders = itertools.count(time.time_ns())
+        self._last_order = 0
+        self._ordering = threading.Lock()
 
     def open(self) -> QdrantClient:
         """The client, with the collection there; opened once.
@@ -98,32 +102,38 @@ class MemoryCollection:
             StoreLockedError: Another process holds the embedded engine's directory.
             StoreUnavailableError: A server does not answer, or refuses.
         """
-        client = self._client
-        if client is None:
+        found = self._opened()
+        if found is None:
             with self.lock:
-                client = self._client
-                if client is None:
-                    client = self._make_client()
+                found = self._opened()
+                if found is None:
+                    found = self._make_client()
                     with asking():
-                        self._open_collection(client)
-                    self._client = client
+                        self._open_collection(found)
+                    self._opened_by, self._client = os.getpid(), found
         elif time.monotonic() > self._look_again_at:
-            self._look_again(client)
-        return client
+            self._look_again(found)
+        return found
 
     @property
     def is_open(self) -> bool:
-        """Whether it was opened and not closed since."""
-        return self._client is not None
+        """Whether it was opened in this process and not closed since."""
+        return self._opened() is not None
 
     def client(self) -> QdrantClient:
         """The client, whatever collection is there."""
-        return self._client or self._make_client()
+        with self.lock:
+            return self._opened() or self._make_client()
+
+    def _opened(self) -> QdrantClient | None:
+        """The client, where this process has it open; what was inherited over a fork is the parent's."""
+        client = self._client
+        return client if self._opened_by == os.getpid() else None
 
     def exists(self) -> bool:
         """Whether there is a collection, or one that is to take its place; nothing is made by asking."""
         client = self.client()
-        if _is_embedded(client) and client.path is not None and not client.path.is_dir():
+        if is_embedded(client) and client.path is not None and not client.path.is_dir():
             return False
         with asking():
             return client.collection_exists(self.name) or is_unfinished(client, self.name)
@@ -166,8 +176,11 @@ class MemoryCollection:
         return self._weights or RankingWeights()
 
     def next_orders(self, count: int) -> list[int]:
-        """Numbers that grow with every message, also over restarts: nanoseconds since the epoch, never twice."""
-        return list(itertools.islice(self._orders, count))
+        """Numbers that grow with every message, in all processes: nanoseconds since the epoch, never twice in this."""
+        with self._ordering:
+            first = max(time.time_ns(), self._last_order + 1)
+            self._last_order = first + count - 1
+        return list(range(first, first + count))
 
     def turn(self, tag: str) -> Turn:
         """The turn of a scope, for as long as somebody holds it."""
@@ -187,25 +200,33 @@ class MemoryCollection:
                 table = Conversations()
                 self._tabulate(table, in_order(self.scroll(tagged([tag]))))
                 self._tables[tag] = table
-                while len(self._tables) > 2 and self._keeps_too_much():
-                    self._tables.popitem(last=False)
+                self._count_in(tag, len(table))
             self._tables.move_to_end(tag)
             return table
 
-    def _keeps_too_much(self) -> bool:
-        return len(self._tables) > _TABLES_KEPT or sum(map(len, self._tables.values())) > _ROWS_KEPT
+    def _count_in(self, tag: str, rows: int) -> None:
+        """Add to what is kept, and let go of who searched longest ago, where that is too much now."""
+        self._rows += rows
+        while (len(self._tables) > _TABLES_KEPT or self._rows > _ROWS_KEPT) and len(
+            self._tables
+        ) > 2:  # a search uses two
+            oldest = next(other for other in self._tables if other != tag)
+            self._rows -= len(self._tables.pop(oldest))
 
     def note(self, tag: str, points: Sequence[Any]) -> None:
         """Add points to a scope's table, where it was read already."""
         with self.lock:
             table = self._tables.get(tag)
             if table is not None:
+                before = len(table)
                 self._tabulate(table, points)
+                self._count_in(tag, len(table) - before)
 
     def forget(self, tag: str) -> None:
         """Drop a scope's table: the next search reads it anew."""
         with self.lock:
-            self._tables.pop(tag, None)
+            table = self._tables.pop(tag, None)
+            self._rows -= 0 if table is None else len(table)
 
     def scores(self, requests: Sequence[models.QueryRequest]) -> list[dict[int, float]]:
         """What queries find, by the keys of points."""
@@ -267,7 +288,7 @@ class MemoryCollection:
         """
         client = self.open()
         try:
-            with client.purging(self.name) if _is_embedded(client) else nullcontext():
+            with client.purging(self.name) if is_embedded(client) else nullcontext():
                 yield
         finally:
             for tag in tags:
@@ -276,7 +297,7 @@ class MemoryCollection:
     def finish_removing(self) -> None:
         """Remove what an earlier removal could not; nothing, where there is none."""
         client = self.open()
-        if _is_embedded(client) and client.purge_is_due(self.name):
+        if is_embedded(client) and client.purge_is_due(self.name):
             client.purge(self.name)
 
     def delete(self, selector: models.PointIdsList | models.FilterSelector | None) -> None:
@@ -296,13 +317,25 @@ class MemoryCollection:
     def optimize(self) -> bool:
         """Build the embedded engine's graphs; see ``LongTermMemory.optimize``."""
         client = self.open()
-        return _is_embedded(client) and client.optimize(self.name)  # a server does so by itself
+        return is_embedded(client) and client.optimize(self.name)  # a server does so by itself
 
     def close(self) -> None:
         """Forget what was read; the client is its owner's to close."""
         with self.lock:
             self._client = None
-            self._tables.clear()
+            self._forget_all()
+
+    def leave_to_parent(self) -> None:
+        """In a forked process: what the parent's threads hold, and have half done, is theirs."""
+        self.lock, self._ordering = threading.RLock(), threading.Lock()
+        for turn in list(self._turns.values()):
+            turn.lock = threading.RLock()
+        self._client = None
+        self._forget_all()
+
+    def _forget_all(self) -> None:
+        self._tables.clear()
+        self._rows = 0
 
     def reembed(self, progress: Progress | None = None) -> int:
         """Embed every memory anew with this embedding and language; see ``LongTermMemory.reembed``."""
@@ -316,7 +349,7 @@ class MemoryCollection:
                 return client.count(self.name, exact=True).count
             count = reembed(client, self.name, place, self.identity, self._encode, progress)
             self._client = None
-            self._tables.clear()
+            self._forget_all()
             return count
 
     def encode(self, ids: Sequence[Any], payloads: Sequence[dict[str, Any]]) -> list[models.PointStruct]:
@@ -376,7 +409,7 @@ class MemoryCollection:
 
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
         wanted: dict[str, Any] = {"metadata.scope": tenant, "metadata.created_at": models.PayloadSchemaType.DATETIME}
-        if not _is_embedded(client):  # it scans a scope faster than it keeps further indexes
+        if not is_embedded(client):  # it scans a scope faster than it keeps further indexes
             wanted |= _SERVER_INDEXES
         for field, kind in wanted.items():
             if field not in found.payload_schema:
@@ -390,7 +423,7 @@ class MemoryCollection:
         found = client.get_collection(self.name)
         self._expect_alike(found)
         self._index(client, found)  # an earlier version made fewer
-        self._look_again_at = float("inf") if _is_embedded(client) else time.monotonic() + _LOOKS_AGAIN_AFTER
+        self._look_again_at = float("inf") if is_embedded(client) else time.monotonic() + _LOOKS_AGAIN_AFTER
 
     def _look_again(self, client: QdrantClient) -> None:
         """See that no other process has embedded the collection anew since it was opened here."""
@@ -434,7 +467,8 @@ class MemoryCollection:
                 table.add(key_of(point.id), session, speaker_of(fields), text, day_of(fields), terms.indices)
 
 
-def _is_embedded(client: Any) -> TypeGuard[QdrantEdgeClient]:
+def is_embedded(client: Any) -> TypeGuard[QdrantEdgeClient]:
+    """Whether a client is the embedded engine."""
     return hasattr(client, "purge")
 
 

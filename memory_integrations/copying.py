@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+from memory_integrations.layout import SPARSE, vectors_of
+from memory_integrations.server import refusals
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient, models
@@ -13,6 +17,8 @@ Progress = Callable[[int, int], None]
 
 PAGE = 256
 """Points a call: the embedded engine holds the interpreter lock for the whole of each."""
+_CLOSE = 1e-5
+"""So much two vectors may differ that are the same: each store brings them to length 1 in its own arithmetic."""
 
 
 def create_alike(
@@ -24,6 +30,8 @@ def create_alike(
     options: Mapping[str, Any] | None = None,
 ) -> None:
     """Create an empty collection with the vectors and indexes of another.
+
+    One that is there already is taken where it is such a collection: an answer may have been lost on the way.
 
     Args:
         source: Where the other one is.
@@ -38,15 +46,38 @@ def create_alike(
     if options is None:
         names = ("shard_number", "replication_factor", "write_consistency_factor")
         options = {name: getattr(params, name) for name in names}
-    target.create_collection(
-        new_name,
-        vectors_config=params.vectors,
-        sparse_vectors_config=params.sparse_vectors,
-        metadata=dict(metadata),
-        **options,
+    try:
+        target.create_collection(
+            new_name,
+            vectors_config=params.vectors,
+            sparse_vectors_config=params.sparse_vectors,
+            metadata=dict(metadata),
+            **options,
+        )
+    except refusals():
+        if not target.collection_exists(new_name):
+            raise
+        there = target.get_collection(new_name).config
+        if _kinds(there.params) != _kinds(params) or (there.metadata or {}) != dict(metadata):
+            raise
+    index_alike(source, name, target, new_name)
+
+
+def index_alike(source: QdrantClient, name: str, target: QdrantClient, new_name: str) -> None:
+    """See that a collection has the indexes of another."""
+    present = target.get_collection(new_name).payload_schema
+    for field, index in source.get_collection(name).payload_schema.items():
+        if field not in present:
+            target.create_payload_index(new_name, field, index.params or index.data_type)
+
+
+def _kinds(params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What vectors a collection takes, of all that is said of them what must be the same."""
+    dense = params.vectors if isinstance(params.vectors, dict) else {"": params.vectors} if params.vectors else {}
+    return (
+        {name: (one.size, one.distance) for name, one in dense.items()},
+        {name: one.modifier for name, one in (params.sparse_vectors or {}).items()},
     )
-    for field, index in found.payload_schema.items():
-        target.create_payload_index(new_name, field, index.params or index.data_type)
 
 
 def copy_points(
@@ -57,23 +88,29 @@ def copy_points(
     prepare: Callable[[list[Any]], list[Any]] | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Copy the points that the target does not have yet, or has with another payload, page by page.
+    """Copy the points that the target does not have yet, or has otherwise, page by page.
 
     Args:
         source: Where they are.
         name: The collection's name there.
         target: Where to.
         new_name: The collection's name there.
-        prepare: The points with new vectors; None copies them as they are.
+        prepare: The points with new vectors, for those whose payload differs; None copies them as they are.
         progress: Told how far it is.
 
     Returns:
         How many points there are.
     """
     total, done = source.count(name, exact=True).count, 0
-    for points in pages(source, name, with_vectors=prepare is None):
-        there = {point.id: point.payload for point in target.retrieve(new_name, [point.id for point in points])}
-        missing = [point for point in points if point.id not in there or there[point.id] != point.payload]
+    whole = prepare is None
+    for points in pages(source, name, with_vectors=whole):
+        ids = [point.id for point in points]
+        there = {point.id: point for point in target.retrieve(new_name, ids, with_vectors=whole)}
+        missing = [
+            point
+            for point in points
+            if point.id not in there or not are_equal(point, there[point.id], with_vectors=whole)
+        ]
         if missing:
             target.upsert(new_name, points=as_they_are(missing) if prepare is None else prepare(missing), wait=True)
         done += len(points)
@@ -124,3 +161,30 @@ def settings_of(config: models.CollectionConfig) -> dict[str, Any]:
 def _as(kind: Any, found: Any) -> Any:
     """What a server tells of a setting, as it is told."""
     return found and kind(**found.model_dump(exclude_none=True))
+
+
+def are_equal(point: Any, copy: Any, *, with_vectors: bool) -> bool:
+    """Whether two points say the same; with their vectors, number by number."""
+    if _written(point) != _written(copy):
+        return False
+    if not with_vectors:
+        return True
+    import numpy as np
+
+    one, other = _numbers(point), _numbers(copy)
+    return one.keys() == other.keys() and all(
+        len(one[key]) == len(other[key]) and np.allclose(one[key], other[key], atol=_CLOSE, rtol=0) for key in one
+    )
+
+
+def _written(point: Any) -> str:
+    """A payload as text, since to Python 1 is 1.0 and True."""
+    return json.dumps(point.payload or {}, sort_keys=True)
+
+
+def _numbers(point: Any) -> dict[Any, list[float]]:
+    """A point's numbers: those of its dense vector, and of each term of the sparse one."""
+    found = vectors_of(point)
+    sparse = found.get(SPARSE)
+    terms = {} if sparse is None else {(SPARSE, i): [v] for i, v in zip(sparse.indices, sparse.values, strict=True)}
+    return {**{name: vector for name, vector in found.items() if name != SPARSE}, **terms}

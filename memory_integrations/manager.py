@@ -36,7 +36,13 @@ from memory_integrations.layout import MemoryHit
 from memory_integrations.long_term import LongTermMemory
 from memory_integrations.managing import Managing
 from memory_integrations.messages import Message
-from memory_integrations.migration import MigrationReceipt, copy_collection, copy_journals
+from memory_integrations.migration import (
+    MigrationReceipt,
+    copy_collection,
+    copy_journals,
+    expect_another_collection,
+    expect_another_journal,
+)
 from memory_integrations.opened import OpenMemory, as_embeddings, raise_first
 from memory_integrations.plans import ManagementPlan, ManagementReceipt, Manager
 from memory_integrations.policies import Entry, ShortTermPolicy
@@ -689,19 +695,24 @@ class MemoryManager:
         Raises:
             EmbeddingMismatchError: The target was written with another embedding.
             StoreUnavailableError: The target has another history, or points that this memory has not; or both have all
-                their stores in common.
+                their stores in common, or one under two names.
             StoreCorruptedError: What was read back differs.
             StoreError: A store could not be read or written.
         """
         self._store_all_waiting()
         here, there = self._open, target._open
         receipt = MigrationReceipt()
-        if here.places == there.places:
+        facts, memories = (one != other for one, other in zip(here.places, there.places, strict=True))
+        if not (facts or memories):
             raise StoreUnavailableError("Both memories have the same stores: there is nothing to move.")
-        if here.journal.place != there.journal.place:
+        if facts:
+            expect_another_journal(here.journal, there.journal)
+        if memories:
+            expect_another_collection(here.memories, there.memories)
+        if facts:
             scopes, events, digest = copy_journals(here.journal, there.journal, progress)
             receipt = replace(receipt, scopes=scopes, events=events, events_sha256=digest)
-        if here.places[1] != there.places[1]:
+        if memories:
             points, digest = copy_collection(here.memories, there.memories, progress)
             receipt = replace(receipt, points=points, points_sha256=digest)
         return receipt

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from memory_integrations.collection import MemoryCollection
-from memory_integrations.copying import copy_points, create_alike, pages
+from memory_integrations.copying import are_equal, copy_points, create_alike, index_alike, pages
 from memory_integrations.errors import EmbeddingMismatchError, StoreCorruptedError, StoreUnavailableError
 from memory_integrations.journal import Event, Journal, as_json_line, encode_event, events_of, restored
-from memory_integrations.layout import SPARSE, vectors_of
 from memory_integrations.reembedding import finish
+from memory_integrations.scopes import MemoryScope
 from memory_integrations.server import asking
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Called with what is being copied ("scopes", "points"), how many are done, and how many there are."""
 
-_CLOSE = 1e-5
-"""So much two vectors may differ that are the same: each store brings them to length 1 in its own arithmetic."""
+_MARK = str(uuid5(NAMESPACE_URL, "memory_integrations:mark"))
+"""The id of a point that is written for a moment, to see where it appears."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,60 @@ class MigrationReceipt:
     events_sha256: str = ""
     points: int = 0
     points_sha256: str = ""
+
+
+def expect_another_journal(source: Journal, target: Journal) -> None:
+    """See that two journals are not one under two names: what the target is given for a moment, only it has.
+
+    Raises:
+        StoreUnavailableError: They are one.
+        StoreError: A store could not be read or written.
+    """
+    if not target.scopes():
+        return
+    scope = MemoryScope(session_id=f"mark {uuid4()}")
+    mark = target.open(scope, _ignore, _ignore)
+    try:
+        mark.append("mark", {})
+        is_one = scope in source.scopes()
+    finally:
+        mark.erase()
+    if is_one:
+        raise _same_store("journal", source.place, target.place)
+
+
+def expect_another_collection(source: MemoryCollection, target: MemoryCollection) -> None:
+    """See that two collections are not one under two names; as with journals.
+
+    Raises:
+        StoreUnavailableError: They are one.
+        StoreError: A store could not be read or written.
+    """
+    from qdrant_client import models
+
+    name, here, there = source.name, source.client(), target.client()
+    with asking():
+        if not (here.collection_exists(name) and there.collection_exists(name)):
+            return
+        payload = {"mark": str(uuid4())}
+        try:
+            there.upsert(name, [models.PointStruct(id=_MARK, vector={}, payload=payload)], wait=True)
+            is_one = payload in [point.payload for point in here.retrieve(name, [_MARK])]
+        finally:
+            there.delete(name, points_selector=[_MARK], wait=True)
+    if is_one:
+        raise _same_store("collection", "the source", "the target")
+
+
+def _same_store(what: str, one: str, other: str) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"The {what} of {one} and that of {other} are the same, under two names: there is nothing to move, and to "
+        "delete one is to delete both. Nothing was copied. Name another target, or give it the source's name."
+    )
+
+
+def _ignore(_: object) -> None:
+    pass
 
 
 def copy_journals(source: Journal, target: Journal, progress: Progress | None = None) -> tuple[int, int, str]:
@@ -111,6 +166,8 @@ def copy_collection(
                 f"The collection {name!r} of the target was written with {written}, that of the source with "
                 f"{metadata}. Nothing was copied: use an empty target, or call long_term.reembed() on one of them."
             )
+        else:
+            index_alike(here, name, there, name)
         copy_points(here, name, there, name, progress=told)
         return _compared(here, there, name)
 
@@ -122,43 +179,19 @@ def _compared(here: QdrantClient, there: QdrantClient, name: str) -> tuple[int, 
             f"The target has {counts[1]:,} points, the source {counts[0]:,}: somebody else writes to it, or it was "
             "filled before. All of the source's are there; see what the others are before you use it."
         )
-    written, read = sha256(), sha256()
+    digest = sha256()
     for points in pages(here, name, with_vectors=True):
         found = {point.id: point for point in there.retrieve(name, [point.id for point in points], with_vectors=True)}
-        copies = [found[point.id] for point in points if point.id in found]
-        _add(written, points)
-        _add(read, copies)
-        if len(copies) < len(points) or not all(map(_have_equal_vectors, points, copies)):
+        if not all(point.id in found and are_equal(point, found[point.id], with_vectors=True) for point in points):
             break
+        for point in points:
+            digest.update(as_json_line([point.id, point.payload or {}]))
     else:
-        if written.digest() == read.digest():
-            return counts[0], written.hexdigest()
+        return counts[0], digest.hexdigest()
     raise StoreCorruptedError(
         f"The collection {name!r} was copied and does not read back as it was written ({counts[1]:,} of {counts[0]:,} "
         "points are there). Was it written to meanwhile? Nothing was changed where it came from: run it again."
     )
-
-
-def _add(digest: Any, points: Iterable[Any]) -> None:
-    for point in points:
-        digest.update(as_json_line([point.id, point.payload]))
-
-
-def _have_equal_vectors(point: Any, copy: Any) -> bool:
-    import numpy as np
-
-    one, other = _vectors(point), _vectors(copy)
-    return one.keys() == other.keys() and all(
-        len(one[key]) == len(other[key]) and np.allclose(one[key], other[key], atol=_CLOSE, rtol=0) for key in one
-    )
-
-
-def _vectors(point: Any) -> dict[Any, list[float]]:
-    """A point's numbers: those of its dense vector, and of each term of the sparse one."""
-    found = vectors_of(point)
-    sparse = found.get(SPARSE)
-    terms = {} if sparse is None else {(SPARSE, i): [v] for i, v in zip(sparse.indices, sparse.values, strict=True)}
-    return {**{name: vector for name, vector in found.items() if name != SPARSE}, **terms}
 
 
 def _digest(events: Iterable[Event]) -> str:

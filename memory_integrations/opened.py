@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
@@ -9,10 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
-from memory_integrations.collection import MemoryCollection
-from memory_integrations.errors import ManagementError, MemoryIntegrationError
+from memory_integrations.collection import MemoryCollection, is_embedded
+from memory_integrations.errors import ManagementError, MemoryIntegrationError, StoreUnavailableError
 from memory_integrations.features import FeatureMemory, ShelfSource, open_shelves
 from memory_integrations.journal import Journal, JsonlJournal
 from memory_integrations.long_term import LongTermMemory, MessageName
@@ -22,7 +23,7 @@ from memory_integrations.plans import ManagementReceipt, Manager
 from memory_integrations.policies import ShortTermPolicy
 from memory_integrations.rules import RuleManager
 from memory_integrations.scopes import MemoryScope
-from memory_integrations.server import QdrantServer
+from memory_integrations.server import QdrantServer, leave_to_parent
 from memory_integrations.sessions import Sessions
 from memory_integrations.short_term import ShortTermMemory
 from memory_integrations.tokens import TokenCounter
@@ -68,14 +69,17 @@ class OpenMemory:
             language=language,
             options=qdrant.collection_options if isinstance(qdrant, QdrantServer) else None,
         )
-        self.places = self.journal.place, _place_of(data_dir, qdrant)
+        self.places = _journal_place(journal_url, data_dir, self.journal), _place_of(data_dir, qdrant)
         self.sessions = Sessions(self._begin, self._can_be_resumed)
+        self._made_by = os.getpid()
         self._own_client: QdrantClient | None = None
+        self._own_client_of = 0
         self._worker: ThreadPoolExecutor | None = None
         self._working: list[Future[ManagementReceipt]] = []
         self._lock = threading.Lock()
         self._features: WeakValueDictionary[MemoryScope, FeatureMemory] = WeakValueDictionary()
         self._recent: OrderedDict[MemoryScope, FeatureMemory] = OrderedDict()
+        _all_open.add(self)
 
     def managed(self, scope: MemoryScope) -> ManagementLog:
         """What managing did to a session; read from its journal each time, since it is seldom asked for."""
@@ -165,9 +169,23 @@ class OpenMemory:
             worker.shutdown()
         self.journal.close()
         self.memories.close()
+        self._leave_client_to_parent()
         client, self._own_client = self._own_client, None
         if client is not None:
             client.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked process: what the parent's threads hold and do is theirs, as its connections are."""
+        self._lock = threading.Lock()
+        self._worker, self._working = None, []
+        self._leave_client_to_parent()
+        self.memories.leave_to_parent()
+
+    def _leave_client_to_parent(self) -> None:
+        """Drop a client that was inherited over a fork; an embedded engine says itself whose it is."""
+        if self._own_client is not None and self._own_client_of != os.getpid() and not is_embedded(self._own_client):
+            leave_to_parent(self._own_client)
+            self._own_client = None
 
     def _begin(self, scope: MemoryScope) -> ShortTermMemory:
         """A conversation, with what managing did to it in this process and in others."""
@@ -189,9 +207,17 @@ class OpenMemory:
 
     def _client(self, data_dir: Path, qdrant: QdrantServer | QdrantClient | None) -> QdrantClient:
         if qdrant is not None and not isinstance(qdrant, QdrantServer):
+            if self._made_by != os.getpid() and not is_embedded(qdrant):
+                raise StoreUnavailableError(
+                    "The QdrantClient that was given belongs to the process that this one was forked from, and both "
+                    "would read each other's answers. Open the client and the memory after the fork, or give the "
+                    "server's URL, which is connected to anew."
+                )
             return qdrant
+        self._leave_client_to_parent()
         if self._own_client is not None:  # opened before, for a collection that was then refused
             return self._own_client
+        self._own_client_of = os.getpid()
         if qdrant is None:
             from memory_integrations.qdrant_edge import QdrantEdgeClient
 
@@ -215,6 +241,17 @@ def _failure_of(done: Future[ManagementReceipt]) -> BaseException | None:
     if error is None and (failed := done.result().failed) is not None:
         return ManagementError(f"Managing in the background failed: {failed}. Nothing was changed.")
     return error
+
+
+_all_open: WeakSet[OpenMemory] = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for memory in list(_all_open):
+        memory.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def as_embeddings(embeddings: Any) -> Embeddings:
@@ -241,8 +278,12 @@ def _journal(url: str | None, data_dir: Path, clock: Callable[[], datetime]) -> 
     return SqlJournal(url, clock)
 
 
+def _journal_place(url: str | None, data_dir: Path, journal: Journal) -> str:
+    return journal.place if url is not None else os.path.realpath(data_dir / "journal")
+
+
 def _place_of(data_dir: Path, qdrant: QdrantServer | QdrantClient | None) -> str:
     """Where the memories are: the same for the same store."""
     if qdrant is None:
-        return str(data_dir.absolute())
-    return qdrant.url.rstrip("/") if isinstance(qdrant, QdrantServer) else f"client {id(qdrant)}"
+        return os.path.realpath(data_dir)
+    return qdrant.place if isinstance(qdrant, QdrantServer) else f"client {id(qdrant)}"

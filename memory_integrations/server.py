@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import json
 import os
@@ -9,7 +10,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -26,24 +27,28 @@ OLDEST = (1, 19)
 """The first version whose searches weigh words by how rare they are within a scope."""
 _TRANSIENT = frozenset((429, 502, 503, 504))
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0  # seconds between two tries
-_LONGEST_ORDERED_WAIT = 30.0  # where a server says when to come back
+_LONGEST_ORDERED_WAIT = 30  # where a server says when to come back
 _MOST_RETRIES = 4  # gRPC's limit
 _REACHED_WITHIN = 1.0  # seconds for a port to answer
+_grpc_begun_by = 0  # the process that first spoke gRPC here; its children must not
 
 
 @dataclass(frozen=True, slots=True)
 class QdrantServer:
     """A Qdrant server or cluster, for ``MemoryManager(qdrant=...)``; a URL alone means all the defaults.
 
-    Calls that fail for a moment (no connection, a timeout, 429, 502 to 504; gRPC's UNAVAILABLE and RESOURCE_EXHAUSTED)
-    are made again, after waits that double, or as long as the server says. Each may be: points are known by their ids.
+    Calls that fail for a moment are made again, after waits that double. Each may be: points are known by their ids.
+    Over REST that is no connection, a timeout, 429, 502 to 504; where the server says when to come back, the wait is
+    that long, and where it says more than 30 seconds the call fails at once. Over gRPC it is UNAVAILABLE and
+    RESOURCE_EXHAUSTED; what it says of a wait is not heeded, and a timeout is the end.
 
     Args:
         url: Such as ``http://localhost:6333`` or ``https://my.cluster:6333``.
         api_key: The key; None reads the environment variable ``QDRANT_API_KEY``.
-        prefer_grpc: Whether to speak gRPC; None means where its port answers.
+        prefer_grpc: Whether to speak gRPC; None means where its port answers. A process that was forked from one that
+            spoke it speaks REST: gRPC's threads do not live on in it.
         grpc_port: Its port.
-        timeout: Seconds that a call may take.
+        timeout: Seconds that a call may take; over REST each try, over gRPC all of them.
         retries: How often a call is made again, at most 4.
         shard_number: Of the collection, where it is created here, as the two that follow. None leaves it to the server.
         replication_factor: Copies of each shard.
@@ -53,7 +58,7 @@ class QdrantServer:
         StoreUnavailableError: The URL is none, or ``retries`` is out of range.
     """
 
-    url: str
+    url: str = field(repr=False)
     api_key: str | None = field(default=None, repr=False)
     prefer_grpc: bool | None = None
     grpc_port: int = 6334
@@ -66,16 +71,20 @@ class QdrantServer:
     def __post_init__(self) -> None:
         try:
             parts = urlsplit(self.url)
-            reachable = parts.scheme in ("http", "https") and bool(parts.hostname)
+            reachable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         except (ValueError, TypeError, AttributeError):
             reachable = False
         if not reachable:
             raise StoreUnavailableError(
-                f"qdrant={self.url!r:.200}: expected a server's URL, such as 'http://localhost:6333', a QdrantServer, "
-                "or a QdrantClient."
+                f"qdrant={_shown(self.url)!r:.200}: expected a server's URL, such as 'http://localhost:6333', a "
+                "QdrantServer, or a QdrantClient."
             )
         if self.retries not in range(_MOST_RETRIES + 1):
             raise StoreUnavailableError(f"retries={self.retries!r}: expected a number from 0 to {_MOST_RETRIES}.")
+
+    def __repr__(self) -> str:
+        rest = ", ".join(f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if one.repr)
+        return f"QdrantServer(url={self.place!r}, {rest})"
 
     def connect(self) -> QdrantClient:
         """A client of the server, which retries.
@@ -88,17 +97,26 @@ class QdrantServer:
         client = QdrantClient(
             url=self.url,
             api_key=self.api_key or os.environ.get(API_KEY) or None,
-            prefer_grpc=self._reaches_grpc() if self.prefer_grpc is None else self.prefer_grpc,
+            prefer_grpc=self._speaks_grpc(),
             grpc_port=self.grpc_port,
             timeout=self.timeout,
             grpc_options={"grpc.service_config": self._grpc_retries()} if self.retries else {},
             check_compatibility=False,  # it would ask in a thread of its own, and only to warn
         )
-        if self.retries:
-            client.http.client.add_middleware(_retrying(self.retries))
-        with asking():
-            _expect_version(client.info().version)
+        try:
+            if self.retries:
+                client.http.client.add_middleware(_retrying(self.retries))
+            with asking():
+                _expect_version(client.info().version)
+        except BaseException:
+            client.close()
+            raise
         return client
+
+    @property
+    def place(self) -> str:
+        """Where it is: the URL as it may be shown."""
+        return _shown(self.url).rstrip("/")
 
     @property
     def collection_options(self) -> dict[str, int]:
@@ -109,6 +127,15 @@ class QdrantServer:
             "write_consistency_factor": self.write_consistency_factor,
         }
         return {name: value for name, value in options.items() if value is not None}
+
+    def _speaks_grpc(self) -> bool:
+        global _grpc_begun_by
+        if _grpc_begun_by not in (0, os.getpid()):
+            return False
+        spoken = self._reaches_grpc() if self.prefer_grpc is None else self.prefer_grpc
+        if spoken:
+            _grpc_begun_by = os.getpid()
+        return spoken
 
     def _reaches_grpc(self) -> bool:
         try:
@@ -128,6 +155,20 @@ class QdrantServer:
         return json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
 
 
+def _shown(url: object) -> str:
+    """A URL, or what was meant to be one, without a user, a password and a query."""
+    return re.split(r"[?#]", re.sub(r"^(\w+:/+)?.*@", r"\1", str(url), flags=re.DOTALL))[0]
+
+
+def leave_to_parent(client: QdrantClient) -> None:
+    """Let go of a client that belongs to the process this one was forked from.
+
+    Its destructor must never run here: it would close connections that are the parent's. One reference is given away
+    for good.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
+
+
 @contextmanager
 def asking() -> Iterator[None]:
     """What a Qdrant server does not do, as an error of ours.
@@ -137,16 +178,34 @@ def asking() -> Iterator[None]:
     """
     try:
         yield
-    except _refusals() as error:
+    except refusals() as error:
         said = error.details() if hasattr(error, "details") else error  # all of a gRPC error is a page long
+        told = " ".join(str(said).split())
         raise StoreUnavailableError(
-            f"The Qdrant server did not do what was asked of it ({' '.join(str(said).split())[:200]}). See that it "
-            "runs at the URL that was given, and that the key is right."
+            f"The Qdrant server did not do what was asked of it ({told[:200]}). {_advice(error, told)}"
         ) from error
 
 
+def _advice(error: Any, told: str) -> str:
+    """What to do about a refusal, by the status of either protocol; an error without one is a server out of reach."""
+    if hasattr(error, "retry_after_s"):
+        return f"Too much is asked of it: try again in {error.retry_after_s} seconds."
+    status = error.code().name if hasattr(error, "code") else getattr(error, "status_code", None)
+    if status in (401, 403, "UNAUTHENTICATED", "PERMISSION_DENIED"):
+        return "See that the key is right, and that it may do this."
+    if status in (429, "RESOURCE_EXHAUSTED"):
+        return "Too much is asked of it: try again later."
+    if status in (404, "NOT_FOUND"):
+        return "See that nobody deleted the collection meanwhile, and that the URL that was given is Qdrant's."
+    if "Index required" in told:
+        return "It is in strict mode: make that payload index (`create_payload_index`), or filter by something else."
+    if status in (None, 502, 503, 504, "UNAVAILABLE", "DEADLINE_EXCEEDED"):
+        return "See that it runs at the URL that was given, and how busy it is."
+    return "It answers, and refuses this: see its log for the reason."
+
+
 @functools.cache
-def _refusals() -> tuple[type[Exception], ...]:
+def refusals() -> tuple[type[Exception], ...]:
     """What a client of a server raises where it does not answer or refuses, over REST and over gRPC."""
     from grpc import RpcError
     from qdrant_client.common.client_exceptions import QdrantException
@@ -176,15 +235,15 @@ def _retrying(retries: int) -> Callable[[Request, Callable[[Request], Response]]
     doubled = tenacity.wait_exponential(_FIRST_WAIT, max=_LONGEST_WAIT) + tenacity.wait_random(0, _FIRST_WAIT)
 
     def wait(state: tenacity.RetryCallState) -> float:
-        ordered = "" if state.outcome is None or state.outcome.failed else _retry_after(state.outcome.result())
-        return min(float(ordered), _LONGEST_ORDERED_WAIT) if ordered.isdigit() else doubled(state)
+        ordered = None if state.outcome is None or state.outcome.failed else _ordered_wait(state.outcome.result())
+        return doubled(state) if ordered is None else ordered
 
     def last(state: tenacity.RetryCallState) -> Any:
         assert state.outcome is not None
         return state.outcome.result()  # an answer that says no, or the error
 
     again = tenacity.retry_if_exception(is_transient) | tenacity.retry_if_result(
-        lambda response: response.status_code in _TRANSIENT
+        lambda response: response.status_code in _TRANSIENT and (_ordered_wait(response) or 0) <= _LONGEST_ORDERED_WAIT
     )
 
     def send(request: Request, call: Callable[[Request], Response]) -> Response:
@@ -197,5 +256,7 @@ def _retrying(retries: int) -> Callable[[Request, Callable[[Request], Response]]
     return send
 
 
-def _retry_after(response: Response) -> str:
-    return str(response.headers.get("Retry-After", ""))
+def _ordered_wait(response: Response) -> int | None:
+    """After how many seconds a server says to come back."""
+    said = str(response.headers.get("Retry-After", ""))
+    return int(said) if said.isdecimal() else None

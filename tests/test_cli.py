@@ -306,6 +306,19 @@ def test_a_memory_of_another_embedding(run: Run, data_dir: Path) -> None:
     assert "hello" in run("search", "hello").out
 
 
+def test_a_move_to_a_memory_of_another_embedding_advises_only_what_can_be_said(
+    run: Run, data_dir: Path, tmp_path: Path
+) -> None:
+    for directory, language in ((data_dir, "english"), (tmp_path / "other", "german")):
+        with MemoryManager("user:me", data_dir=directory, language=language) as memory:
+            memory.add_turn("hello", "hi")
+    ran = run("migrate", "--to-data-dir", tmp_path / "other")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "`memory-integrations reembed`" in ran.err
+    assert "--language" not in ran.err
+    assert "--language" in run("search", "hello", "--language", "german").err
+
+
 # demo
 
 

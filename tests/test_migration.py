@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qdrant_client import models
 from strategies import Clock
 
 from memory_integrations import (
     EmbeddingMismatchError,
     MemoryManager,
     MemoryScope,
+    Message,
     StoreCorruptedError,
     StoreUnavailableError,
 )
+from memory_integrations.collection import COLLECTION
+from memory_integrations.layout import DENSE, vectors_of
 
 Open = Callable[..., MemoryManager]
 ODD = [MemoryScope("Ann"), MemoryScope("ann"), MemoryScope("../x", "%2F\0"), MemoryScope(None, "s"), MemoryScope()]
@@ -178,6 +182,62 @@ def test_vectors_that_were_lost_on_the_way_are_noticed(
     monkeypatch.setattr(client, "upsert", lossy)
     with pytest.raises(StoreCorruptedError, match="does not read back"):
         one.migrate_to(two)
+
+
+def test_a_vector_that_differs_in_the_target_is_written_anew(opened: Open, clock: Clock) -> None:
+    one, two = filled(opened(), clock), opened("two")
+    receipt = one.migrate_to(two)
+    client = two._open.memories.client()
+    [point], _ = client.scroll(COLLECTION, limit=1, with_vectors=True)
+    dense = vectors_of(point)[DENSE]
+    client.update_vectors(COLLECTION, [models.PointVectors(id=point.id, vector={DENSE: dense[::-1]})])
+    assert one.migrate_to(two) == receipt
+    [mended] = client.retrieve(COLLECTION, [point.id], with_vectors=True)
+    assert vectors_of(mended)[DENSE] == pytest.approx(dense, abs=1e-5)
+
+
+def test_a_payload_that_differs_by_the_kind_of_a_number_is_written_anew(opened: Open, clock: Clock) -> None:
+    one, two = opened(), opened("two")
+    one.long_term.store_messages([Message("user", "I like tea", id="m", metadata={"cups": 1})])
+    one.migrate_to(two)
+    client = two._open.memories.client()
+    [point], _ = client.scroll(COLLECTION, limit=1)
+    client.set_payload(COLLECTION, {"cups": 1.0}, points=[point.id], key="metadata.extra")
+    one.migrate_to(two)
+    [message] = two.long_term.messages()
+    assert [type(value) for value in message.metadata.values()] == [int]
+
+
+# A store under two names
+
+
+def test_a_directory_and_a_link_to_it_are_one_store(opened: Open, clock: Clock, tmp_path: Path) -> None:
+    one = filled(opened(), clock)
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    before = told(one)
+    with pytest.raises(StoreUnavailableError, match="nothing to move"):
+        one.migrate_to(opened("link"))
+    assert told(one) == before
+
+
+def test_a_database_by_another_name_is_the_same(opened: Open, clock: Clock, tmp_path: Path) -> None:
+    one = filled(opened(journal_url=f"sqlite:///{tmp_path}/journal.db"), clock)
+    (tmp_path / "link.db").symlink_to(tmp_path / "journal.db")
+    scopes, before = one._open.journal.scopes(), told(one)
+    with pytest.raises(StoreUnavailableError, match=r"journal\.db.*link\.db.*the same, under two names"):
+        one.migrate_to(opened("two", journal_url=f"sqlite:///{tmp_path}/link.db"))
+    assert (one._open.journal.scopes(), told(one)) == (scopes, before)
+    assert not (tmp_path / "two/vectors").exists()
+
+
+def test_what_shows_that_two_stores_are_two_is_gone_afterwards(opened: Open, clock: Clock) -> None:
+    one, two = filled(opened(), clock), opened("two")
+    one.migrate_to(two)
+    scopes = set(one._open.journal.scopes())
+    one.migrate_to(two)
+    assert set(one._open.journal.scopes()) == set(two._open.journal.scopes()) == scopes
+    assert told(two) == told(one)
+    assert two.examine() == []
 
 
 async def test_p35_migrating_has_its_async_form(opened: Open, clock: Clock) -> None:

@@ -75,6 +75,21 @@ def test_users_who_searched_long_ago_are_read_anew(memory: MemoryManager) -> Non
     assert "3" in memory.for_scope("user:3").search_long_term("What is my number?")[0].text
 
 
+def test_what_many_users_say_after_they_searched_takes_no_memory_without_end(memory: MemoryManager) -> None:
+    users = [memory.for_scope(f"user:{number}") for number in range(10)]
+    for user in users:
+        user.add_turn("Hello there.", "Hello.")
+        user.search_long_term("hello")
+    for _ in range(3):
+        for number, user in enumerate(users):
+            user.long_term.store_messages([Message("user", f"Tree {n} of user {number}") for n in range(5)])
+    gc.collect()
+    tables = [one for one in gc.get_objects() if type(one) is Conversations]
+    assert sum(map(len, tables)) <= 20 + 17  # what is allowed, or else two tables
+    for number, user in enumerate(users):
+        assert f"of user {number}" in user.search_long_term("Which tree?")[0].text
+
+
 def test_what_was_said_is_there_when_a_session_goes_on(memory: MemoryManager) -> None:
     ann = memory.for_scope("user:ann/session:1")
     ann.add_turn("I play the oboe.", "Do you?")

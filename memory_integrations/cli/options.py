@@ -52,11 +52,13 @@ class Settings:
         debug: Whether to show where an error comes from.
         qdrant: A Qdrant server's URL; None for the embedded engine.
         journal_url: A database's URL; None for files.
+        command: The command that follows.
     """
 
     debug: bool = False
     qdrant: str | None = None
     journal_url: str | None = None
+    command: str | None = None
 
 
 _NONE_GIVEN = Settings()

@@ -127,7 +127,7 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    settings.set(Settings(debug, qdrant or None, journal_url or None))
+    settings.set(Settings(debug, qdrant or None, journal_url or None, ctx.invoked_subcommand))
     if version:
         print(__version__)
         raise typer.Exit
@@ -141,7 +141,8 @@ def _show_help_alone(ctx: typer.Context) -> None:
 
 def _advice(error: Exception) -> str:
     if isinstance(error, EmbeddingMismatchError):
-        return f"{error} Here that is --language, or `{PROGRAM} reembed`."
+        language = "" if settings.get().command == migrate.__name__ else "--language, or "
+        return f"{error} Here that is {language}`{PROGRAM} reembed`."
     if isinstance(error, StoreLockedError):
         from memory_integrations.qdrant_edge.lock import SERVER_HINT
 

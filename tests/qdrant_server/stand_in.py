@@ -104,9 +104,17 @@ class StandIn:
 
     # Faults, for the next answers. What asks for the version is spared: a client does so by itself, at any time.
 
-    def refuse(self, code: Code, times: int = 1, *, only: str | None = None, retry_after: int | None = None) -> None:
+    def refuse(
+        self,
+        code: Code,
+        times: int = 1,
+        *,
+        only: str | None = None,
+        retry_after: int | None = None,
+        told: str = "ordered by the test",
+    ) -> None:
         """Refuse the next requests."""
-        self._order(Fault(times, only, refused=Refused(code, "ordered by the test", retry_after)))
+        self._order(Fault(times, only, refused=Refused(code, told, retry_after)))
 
     def cut(self, when: Literal["before", "after"], times: int = 1, *, only: str | None = None) -> None:
         """End the connections of the next requests without an answer, before or after they are done.

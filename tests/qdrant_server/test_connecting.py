@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from grpc import RpcError
+from qdrant_client import QdrantClient
 
 from memory_integrations import MemoryManager, QdrantServer, StoreUnavailableError
 from memory_integrations.collection import COLLECTION
@@ -69,6 +73,32 @@ def test_a_server_says_when_to_come_back(qdrant_server: StandIn) -> None:
     assert waits == [7, 7]
 
 
+def test_a_server_that_asks_for_a_long_wait_is_not_asked_too_early(
+    qdrant_server: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    waits: list[float] = []
+    with MemoryManager(data_dir=tmp_path, qdrant=QdrantServer(qdrant_server.url, prefer_grpc=False)) as memory:
+        memory.long_term.open()
+        qdrant_server.refuse(Code.TOO_MANY_REQUESTS, times=1, retry_after=60)
+        monkeypatch.setattr("tenacity.nap.time.sleep", waits.append)
+        with pytest.raises(StoreUnavailableError, match="try again in 60 seconds"):
+            memory.long_term.count()
+    assert (waits, len(qdrant_server.asked_for("count"))) == ([], 1)
+
+
+def test_an_answer_that_takes_too_long_is_asked_for_again_over_rest_alone(
+    qdrant_server: StandIn, server: QdrantServer
+) -> None:
+    client = replace(server, timeout=1).connect()
+    qdrant_server.hold(1, only="get_collections")
+    if server.prefer_grpc:
+        with pytest.raises(RpcError, match="Deadline Exceeded"):
+            client.get_collections()
+    else:
+        client.get_collections()
+    assert len(qdrant_server.asked_for("get_collections")) == (1 if server.prefer_grpc else 2)
+
+
 def test_grpc_is_spoken_where_its_port_answers(qdrant_server: StandIn, tmp_path: Path) -> None:
     for port, spoken in ((qdrant_server.grpc_port, "grpc"), (1, "rest")):
         server = QdrantServer(qdrant_server.url, grpc_port=port)
@@ -101,6 +131,62 @@ def test_a_key_is_shown_nowhere(qdrant_server: StandIn, tmp_path: Path, caplog: 
             memory.search_long_term("oboe")
         told = [repr(server), str(refused.value), repr(memory), str(memory.options), caplog.text]
     assert [text for text in told if KEY in text] == []
+
+
+@pytest.mark.parametrize("url", ["https://ann:{}@cluster:6333/a?token={}", "https://cluster?token={}#{}"])
+def test_what_is_secret_in_a_url_is_shown_nowhere(url: str) -> None:
+    secret = "s3cret/?@#x"
+    server = QdrantServer(url.format(quote(secret, safe=""), "s3cret"))
+    assert "cluster" in repr(server)
+    assert "s3cret" not in repr(server)
+    for wrong in (url.replace("https", "htps").format(secret, "s3cret"), url.format("s3cret", "x").replace("//", "/")):
+        with pytest.raises(StoreUnavailableError, match="expected a server's URL") as refused:
+            QdrantServer(wrong)
+        assert "s3cret" not in str(refused.value)
+
+
+def test_a_client_of_a_server_that_is_refused_is_closed(
+    qdrant_server: StandIn, server: QdrantServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[QdrantClient] = []
+    close = QdrantClient.close
+
+    def noted(client: QdrantClient) -> None:
+        closed.append(client)
+        close(client)
+
+    monkeypatch.setattr(QdrantClient, "close", noted)
+    monkeypatch.setattr(operations, "VERSION", "1.18.2")
+    with pytest.raises(StoreUnavailableError) as refused:
+        server.connect()
+    assert refused.value  # it holds what was open when it was raised: no destructor ran
+    assert len(closed) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "told", "advice"),
+    [
+        (Code.UNAUTHORIZED, "no", "See that the key is right"),
+        (Code.FORBIDDEN, "no", "See that the key is right"),
+        (Code.NOT_FOUND, "no", "nobody deleted the collection"),
+        (Code.TOO_MANY_REQUESTS, "no", "Too much is asked of it"),
+        (Code.UNAVAILABLE, "no", "See that it runs at the URL"),
+        (Code.BAD_REQUEST, 'Bad request: Index required but not found for "a"', "make that payload index"),
+        (Code.BAD_REQUEST, "Wrong input: no", "see its log"),
+        (Code.ALREADY_EXISTS, "no", "see its log"),
+        (Code.INTERNAL, "no", "see its log"),
+    ],
+)
+def test_what_to_do_is_said_by_what_was_refused(
+    qdrant_server: StandIn, server: QdrantServer, code: Code, told: str, advice: str, tmp_path: Path
+) -> None:
+    with MemoryManager(data_dir=tmp_path, qdrant=server) as memory:
+        memory.long_term.open()
+        qdrant_server.refuse(code, times=100, only="count", told=told)
+        with pytest.raises(StoreUnavailableError, match=advice) as refused:
+            memory.long_term.count()
+    others = {"See that the key", "nobody deleted", "Too much", "See that it runs", "payload index", "see its log"}
+    assert sum(other in str(refused.value) for other in others) == 1
 
 
 def test_an_old_server_is_refused_with_the_reason(

@@ -432,6 +432,69 @@ def test_a_move_to_a_server_that_fails_goes_on(
     assert server.for_scope("user:ann").long_term.count() == embedded.long_term.count()
 
 
+def test_a_move_whose_new_collection_was_not_acknowledged_goes_on(
+    open_memory: Open, embedded: MemoryManager, qdrant_server: StandIn
+) -> None:
+    tell(embedded).long_term.vectorstore.client.create_payload_index(COLLECTION, "metadata.extra.n", "integer")
+    qdrant_server.cut("after", only="create_collection")
+    embedded.migrate_to(open_memory("global"))
+    assert "metadata.extra.n" in qdrant_server.storage.schema(COLLECTION)
+
+
+def test_a_move_that_ended_before_its_indexes_were_made_makes_them_when_it_goes_on(
+    open_memory: Open, embedded: MemoryManager, qdrant_server: StandIn
+) -> None:
+    tell(embedded).long_term.vectorstore.client.create_payload_index(COLLECTION, "metadata.extra.n", "integer")
+    server = open_memory("global")
+    qdrant_server.refuse(Code.INTERNAL, times=1, only="create_field_index")
+    with pytest.raises(StoreUnavailableError, match="ordered by the test"):
+        embedded.migrate_to(server)
+    embedded.migrate_to(server)
+    assert {"metadata.scope", "metadata.created_at", "metadata.extra.n"} <= set(
+        qdrant_server.storage.schema(COLLECTION)
+    )
+    assert qdrant_server.storage.schema(COLLECTION)["metadata.scope"].params.is_tenant is True
+
+
+def test_a_new_collection_that_somebody_else_made_otherwise_is_not_taken(
+    open_memory: Open, embedded: MemoryManager, qdrant_server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(embedded)
+    server = open_memory("global")
+    client = server._open.memories.client()
+    create = client.create_collection
+
+    def beaten(name: str, **options: Any) -> Any:
+        create(name, vectors_config=m.VectorParams(size=3, distance=m.Distance.DOT))
+        return create(name, **options)
+
+    monkeypatch.setattr(client, "create_collection", beaten)
+    with pytest.raises(StoreUnavailableError, match="already exists"):
+        embedded.migrate_to(server)
+    assert qdrant_server.storage.engine.count(COLLECTION).count == 0
+
+
+def test_a_server_under_two_names_is_not_moved_onto_itself(
+    open_memory: Open, qdrant_server: StandIn, way: str, tmp_path: Path
+) -> None:
+    one = tell(open_memory("global"))
+    before = stored(qdrant_server)
+    client = QdrantServer(qdrant_server.url, prefer_grpc=way != "url", grpc_port=qdrant_server.grpc_port).connect()
+    with MemoryManager(data_dir=tmp_path / "other", qdrant=client) as other:
+        other.set_fact("city", "Lisbon")
+        with pytest.raises(StoreUnavailableError, match="the same, under two names"):
+            one.migrate_to(other)
+        qdrant_server.refuse(Code.INTERNAL, times=1, only="retrieve")
+        with pytest.raises(StoreUnavailableError, match="ordered by the test"):
+            one.migrate_to(other)
+        one.set_fact("country", "Portugal")
+        with pytest.raises(StoreUnavailableError, match="the same, under two names"):
+            one.migrate_to(other)
+        assert other.get_fact("country") is None
+    assert stored(qdrant_server) == before
+    client.close()
+
+
 def test_an_archive_of_a_server_is_the_same_as_of_the_embedded_engine(
     open_memory: Open, embedded: MemoryManager, tmp_path: Path
 ) -> None:
@@ -490,6 +553,35 @@ def test_two_memories_of_this_process_and_one_of_another_share_a_server(
     assert [message.content for message in third_session if message.role == "user"] == [
         f"I am Third and plant tree {n}" for n in range(10)
     ]
+
+
+def test_what_is_said_through_several_memories_by_turns_stays_in_order(open_memory: Open) -> None:
+    """Also to a memory that was opened before the others."""
+    one, two = (open_memory("user:ann/session:s") for _ in range(2))
+    said = [f"Remark {number} about tea" for number in range(6)]
+    for number, text in enumerate(said):
+        (two, one)[number % 2].add_turn(text, f"Noted {number}")
+    third = open_memory("user:ann/session:s")
+    assert [message.content for message in third.long_term.messages() if message.role == "user"] == said
+    assert [message.content for message in third.resume() if message.role == "user"] == said
+
+
+def test_threads_that_begin_at_once_share_one_client(memory: MemoryManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, connect = threading.Barrier(8), QdrantServer.connect
+    connected: list[Any] = []
+
+    def slowly(server: QdrantServer) -> Any:
+        connected.append(connect(server))
+        time.sleep(0.05)
+        return connected[-1]
+
+    def begin(_: int) -> int:
+        start.wait()
+        return id(memory._open.memories.client())
+
+    monkeypatch.setattr(QdrantServer, "connect", slowly)
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(begin, range(8)))) == len(connected) == 1
 
 
 def test_many_open_a_new_server_at_once(open_memory: Open, qdrant_server: StandIn) -> None:
