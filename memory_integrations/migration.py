@@ -116,7 +116,14 @@ def copy_journals(source: Journal, target: Journal, progress: Progress | None = 
     """
     scopes = sorted(source.scopes(), key=str)
     for scope in scopes:
-        restored(target, scope, events_of(source, scope), dry_run=True)
+        events = events_of(source, scope)
+        restored(target, scope, events, dry_run=True)
+        more = len(events_of(target, scope)) - len(events)
+        if more > 0:
+            raise StoreUnavailableError(
+                f"{scope} goes on in the target, by {more} events that are not here: the target is not what this was "
+                "copied to, or was used since. Nothing was written. Erase the scope there first, or choose another."
+            )
     count, checked = 0, sha256()
     for done, scope in enumerate(scopes, 1):
         events = events_of(source, scope)

@@ -115,6 +115,16 @@ def test_it_goes_on_after_an_interruption_and_after_what_was_said_since(opened: 
     assert told(there) == told(one)
 
 
+def test_a_target_that_goes_on_is_not_called_equal(opened: Open, clock: Clock) -> None:
+    one, two = filled(opened("one"), clock), opened("two")
+    one.migrate_to(two)
+    one.migrate_to(two)
+    two.for_scope("user:ann").set_fact("city", "Faro")
+    with pytest.raises(StoreUnavailableError, match="user:ann goes on in the target, by 1 events"):
+        one.migrate_to(two)
+    assert two.for_scope("user:ann").get_fact("city") == "Faro"
+
+
 def test_another_history_in_the_target_is_refused_before_anything_is_written(opened: Open, clock: Clock) -> None:
     one, two = filled(opened(), clock), opened("two")
     two.for_scope(ODD[-1]).set_fact("fact", "mine")
