@@ -207,9 +207,8 @@ class MemoryCollection:
     def _count_in(self, tag: str, rows: int) -> None:
         """Add to what is kept, and let go of who searched longest ago, where that is too much now."""
         self._rows += rows
-        while (len(self._tables) > _TABLES_KEPT or self._rows > _ROWS_KEPT) and len(
-            self._tables
-        ) > 2:  # a search uses two
+        # Never below two, which one search uses.
+        while len(self._tables) > 2 and (len(self._tables) > _TABLES_KEPT or self._rows > _ROWS_KEPT):
             oldest = next(other for other in self._tables if other != tag)
             self._rows -= len(self._tables.pop(oldest))
 

@@ -197,33 +197,31 @@ def test_events_that_a_database_lost_come_back_from_a_backup(opened: Open, tmp_p
     assert opened(journal_url=url).examine() == []
 
 
-def test_a_database_that_lost_its_latest_events_is_noticed(opened: Open, tmp_path: Path) -> None:
+def mended_after(damage: str, problem: str, opened: Open, tmp_path: Path) -> MemoryManager:
+    """A memory in a database that a statement damaged, with that one problem found and mended."""
     sqlite3 = pytest.importorskip("sqlite3")
     pytest.importorskip("sqlalchemy")
     url = f"sqlite:///{tmp_path}/journal.db"
     filled(opened(journal_url=url))
     with sqlite3.connect(tmp_path / "journal.db") as database:
-        database.execute("DELETE FROM memory_journal_events WHERE number = 2")
+        database.execute(damage)
     ann = opened(journal_url=url)
     [finding] = ann.examine()
-    assert "[2] of user:ann are missing" in finding.problem
+    assert problem in finding.problem
     mended([finding])
     assert ann.examine() == []
+    return ann
+
+
+def test_a_database_that_lost_its_latest_events_is_noticed(opened: Open, tmp_path: Path) -> None:
+    damage = "DELETE FROM memory_journal_events WHERE number = 2"
+    ann = mended_after(damage, "[2] of user:ann are missing", opened, tmp_path)
     assert ann.set_fact("plays", "the oboe") == 3, "the numbers of what was lost are not given again"
 
 
 def test_a_database_that_counts_too_few_events_is_noticed(opened: Open, tmp_path: Path) -> None:
-    sqlite3 = pytest.importorskip("sqlite3")
-    pytest.importorskip("sqlalchemy")
-    url = f"sqlite:///{tmp_path}/journal.db"
-    filled(opened(journal_url=url))
-    with sqlite3.connect(tmp_path / "journal.db") as database:
-        database.execute("UPDATE memory_journal_scopes SET latest = 1")
-    ann = opened(journal_url=url)
-    [finding] = ann.examine()
-    assert "user:ann has events after the latest" in finding.problem
-    mended([finding])
-    assert ann.examine() == []
+    damage = "UPDATE memory_journal_scopes SET latest = 1"
+    ann = mended_after(damage, "user:ann has events after the latest", opened, tmp_path)
     ann.set_fact("sound", "again")
     assert ann.features.all() == {"city": "Lisbon", "plays": "oboe", "sound": "again"}
 

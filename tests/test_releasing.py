@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,16 @@ def others(memory: MemoryManager, count: int = 3 * KEPT) -> None:
         memory.for_scope(f"user:other/session:{number}").add_turn(f"Hello {number}", "Hello")
 
 
-def raising(error: Exception) -> Callable[..., Any]:
-    def raise_it(*_: Any, **__: Any) -> Any:
-        raise error
+@contextmanager
+def store_away(memory: MemoryManager) -> Iterator[None]:
+    """A store that does not answer meanwhile."""
 
-    return raise_it
+    def raise_it(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailableError("away")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory._open.memories, "scroll", raise_it)
+        yield
 
 
 def shown(memory: MemoryManager, scope: str) -> list[str]:
@@ -235,16 +241,12 @@ def test_letting_go_opens_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert shown(memory, "user:ann/session:0") == ["Hello"]
 
 
-def test_a_turn_in_a_session_that_cannot_be_brought_back_now_is_not_stored(
-    memory: MemoryManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_turn_in_a_session_that_cannot_be_brought_back_now_is_not_stored(memory: MemoryManager) -> None:
     memory.for_scope("user:ann/session:1").add_turn("I play the oboe.", "Do you?")
     others(memory)
     ann = memory.for_scope("user:ann/session:1")
-    with monkeypatch.context() as patch:
-        patch.setattr(memory._open.memories, "scroll", raising(StoreUnavailableError("away")))
-        with pytest.raises(StoreUnavailableError):
-            ann.add_turn("I moved.", "Where to?")
+    with store_away(memory), pytest.raises(StoreUnavailableError):
+        ann.add_turn("I moved.", "Where to?")
     ann.add_turn("I moved.", "Where to?")
     assert [message.content for message in ann.long_term.messages()][2:] == ["I moved.", "Where to?"]
     assert shown(memory, "user:ann/session:1")[2:] == ["I moved.", "Where to?"]
@@ -286,17 +288,13 @@ def test_opening_a_session_asks_no_store(memory: MemoryManager, monkeypatch: pyt
     assert [entry.content for entry in ann.short_term.entries] == ["I play the oboe.", "Do you?"]
 
 
-def test_a_session_that_cannot_be_brought_back_now_is_not_shown_empty(
-    memory: MemoryManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_session_that_cannot_be_brought_back_now_is_not_shown_empty(memory: MemoryManager) -> None:
     memory.for_scope("user:ann/session:1").add_turn("I play the oboe.", "Do you?")
     others(memory)
     ann = memory.for_scope("user:ann/session:1")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(memory._open.memories, "scroll", raising(StoreUnavailableError("away")))
-        with pytest.raises(StoreUnavailableError):
-            ann.get_context("What do I play?")
+    with store_away(memory), pytest.raises(StoreUnavailableError):
+        ann.get_context("What do I play?")
     assert len(ann.short_term) == 2
 
 
