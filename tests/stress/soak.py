@@ -1,10 +1,12 @@
 """Mixed work for a long time, as a server would have it: users and sessions come without end, and old ones come back.
 
-    python tests/stress/soak.py --minutes 10 [--journal-url URL] [--qdrant URL] [--threads 4] [--objects]
+    python tests/stress/soak.py --minutes 10 [--users 100] [--journal-url URL] [--qdrant URL] [--threads 4] [--objects]
+
+A user has some ten sessions, and is erased when ``--users`` others came after, so that what is stored stays as much as
+it is and nothing else may grow. With ``--users 0`` nobody is erased: an embedded engine then grows with what is stored.
 
 Every 30 seconds it prints what it did and what it holds; at the end how long each operation took, and whether memory,
-file descriptors and threads were flat in the second half: a least-squares line with its uncertainty. An embedded engine
-grows with what is stored; to see the package alone, give it a server (``--qdrant``) and look at "anonymous memory".
+file descriptors and threads were flat in the second half: a least-squares line with its uncertainty.
 With ``--objects`` it names the Python objects that became more, which takes a moment at each report.
 """
 
@@ -33,6 +35,9 @@ WORDS = (
     "window summer doctor sister bicycle morning Vienna copper lantern paper island orchard winter engine"
 ).split()
 CITIES = ("Lisbon", "Oslo", "Vienna", "Porto", "Lyon", "Turin")
+SESSIONS_OF_A_USER = 10
+LEAVING = 2
+"""How many of the users who came first begin no more sessions: those that they have end before they are erased."""
 MEASURES = ("anonymous memory", "resident memory", "descriptors", "threads")
 
 
@@ -94,6 +99,7 @@ class Soak:
     """The work itself, by several threads on one open memory."""
 
     memory: MemoryManager
+    users: int
     latencies: Latencies = field(default_factory=Latencies)
     stop: threading.Event = field(default_factory=threading.Event)
     failed: list[BaseException] = field(default_factory=list)
@@ -113,8 +119,10 @@ class Soak:
             self.stop.set()
 
     def session(self, number: int, choice: random.Random) -> None:
-        """One session from its beginning to its end: half of them are new users', the others come back."""
-        user = number if number % 2 == 0 else choice.randrange(max(number - 200, 0), number + 1)
+        """One session from its beginning to its end, of a new user or of one who comes back."""
+        latest = number // SESSIONS_OF_A_USER
+        stay = self.users - LEAVING if self.users else latest
+        user = choice.randint(max(latest - stay, 0), latest)
         timed, memory = self.latencies.timed, self.memory
         with timed("for_scope"):
             mine = memory.for_scope(f"user:{user}/session:{number}")
@@ -139,9 +147,9 @@ class Soak:
         if number % 20 == 0:
             with timed("clear_session"):
                 mine.clear_session()
-        if number % 200 == 199:
+        if self.users and number % SESSIONS_OF_A_USER == 0 and latest >= self.users:
             with timed("erase"):
-                mine.erase()
+                memory.for_scope(f"user:{latest - self.users}").erase()
 
 
 def held() -> dict[str, float]:
@@ -205,7 +213,7 @@ def soak(options: argparse.Namespace, directory: str) -> int:
     memory = MemoryManager(
         data_dir=directory, short_term_policy=policy, journal_url=options.journal_url, qdrant=options.qdrant
     )
-    run = Soak(memory)
+    run = Soak(memory, options.users)
     threads = [threading.Thread(target=run.work, args=(seed,)) for seed in range(options.threads)]
     began = time.monotonic()
     for thread in threads:
@@ -253,6 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run with these arguments, or with the command line's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--users", type=int, default=100, help="how many stay; who came before is erased (0: all stay)")
     parser.add_argument("--journal-url", help="a database's URL instead of JSON Lines files")
     parser.add_argument("--qdrant", help="a server's URL instead of the embedded engine")
     parser.add_argument("--threads", type=int, default=4)

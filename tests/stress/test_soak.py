@@ -11,7 +11,7 @@ from soak import Latencies, Sample, slope, verdict
 
 def test_a_short_soak_works_and_reports(capsys: pytest.CaptureFixture[str], long_run: bool) -> None:
     minutes = "1" if long_run else "0.025"
-    assert soak.main(["--minutes", minutes, "--report", "0.5", "--threads", "4", "--objects"]) == 0
+    assert soak.main(["--minutes", minutes, "--report", "0.5", "--threads", "4", "--users", "3", "--objects"]) == 0
     told = capsys.readouterr().out
     for operation in ("add_turn", "get_context", "set_fact", "manage", "search"):
         assert any(line.startswith(operation) for line in told.splitlines()), told
