@@ -50,6 +50,8 @@ class ArchiveReceipt:
         sha256: Of what the file says, in hexadecimal digits; two archives with the same one are the same.
         embedded_anew: Whether it has vectors that an import could not use, since they are of another embedding or
             language: all that the points say was embedded.
+        new_events: How many of the events an import wrote: those that were not there, or were lost.
+        new_points: How many of the points were not there, or said something else.
     """
 
     scope: str | None
@@ -57,6 +59,8 @@ class ArchiveReceipt:
     points: int
     sha256: str
     embedded_anew: bool = False
+    new_events: int = 0
+    new_points: int = 0
 
 
 # Writing
@@ -130,6 +134,9 @@ class _Writer:
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of another in one step, once it is written and on the disk; for the owner only."""
     try:
+        path = Path(os.path.realpath(path))  # of a link it is what it leads to that is replaced
+        if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
+            raise PermissionError("what is there is no file that may be written")
         descriptor, name = mkstemp(".unfinished", ".archive.", path.parent)  # two may write to one path at once
         try:
             with open(descriptor, "wb") as file:
@@ -347,7 +354,7 @@ def restore_archive(
     were lost here.
 
     Returns:
-        What the archive says of itself, and whether its vectors could be used.
+        What the archive says of itself, what of it was new here, and whether its vectors could be used.
 
     Raises:
         StoreCorruptedError: Events of a scope are missing here, or a point can only be read with its vectors, which are
@@ -357,20 +364,26 @@ def restore_archive(
     """
     if archive.receipt.points:
         collection.open()
-    packed, done = archive.has_vectors_of(collection), 0
+    packed = archive.has_vectors_of(collection)
+    new_events = new_points = done = 0
     for scope, events in archive.journals():
         restored(journal, scope, events, dry_run=True)
     if not packed:
         _check_texts(archive)
     for scope, events in archive.journals():
-        restored(journal, scope, events)
+        new_events += restored(journal, scope, events)
     for batch in batched(archive.points(), PAGE):
         placed = batch if archive.scope is None else _placed(batch, archive.scope, collection)
-        collection.put([_unpacked(record) for record in placed] if packed else _embedded(placed, collection))
+        here = {point.id: as_json_line(point.payload or {}) for point in collection.retrieve(map(_id, placed))}
+        new = [record for record in placed if here.get(_id(record)) != as_json_line(record["payload"])]
+        collection.put([_unpacked(record) for record in placed] if packed else _embedded(new, collection))
+        new_points += len(new)
         done += len(batch)
         if progress is not None:
             progress(done, archive.receipt.points)
-    return replace(archive.receipt, embedded_anew=archive.has_vectors and not packed)
+    return replace(
+        archive.receipt, embedded_anew=archive.has_vectors and not packed, new_events=new_events, new_points=new_points
+    )
 
 
 def _placed(
@@ -387,6 +400,11 @@ def _placed(
     return [
         {**record, "id": strange_id(whose, record["id"])} if record["id"] in moved else record for record in records
     ]
+
+
+def _id(record: dict[str, Any]) -> str | int:
+    found: str | int = record["id"]
+    return found
 
 
 def _check_texts(archive: Archive) -> None:

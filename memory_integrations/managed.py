@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
+from types import UnionType
 from typing import Any
 
 from memory_integrations.decisions import Compress, Decision, Delete, Forget, Keep, Promote
 from memory_integrations.journal import Event, Journal, removed
-from memory_integrations.messages import Message
+from memory_integrations.messages import Message, as_utc
 from memory_integrations.plans import ManagementReceipt
 from memory_integrations.scopes import MemoryScope
 
@@ -17,6 +18,17 @@ _ORIGINAL, _RUN, _EXPANDED, _TAKEN_BACK, _CLEARED = "compress", "manage", "expan
 _DECISIONS: dict[str, type[Decision]] = {
     made.__name__.lower(): made for made in (Keep, Delete, Compress, Promote, Forget)
 }
+
+_FIELDS: Mapping[str, Mapping[str, type | UnionType]] = {
+    _ORIGINAL: {
+        "id": str, "role": str, "content": str | list, "name": str | None, "session_id": str | None, "said_at": str
+    },
+    _RUN: {"decisions": list, "facts": list, "tokens": list, "calls": int, "usage": dict},
+    _EXPANDED: {"id": str},
+    _TAKEN_BACK: {"of": int},
+    _CLEARED: {"until": str},
+}  # fmt: skip
+"""What the events of managing say. Anybody may have made an archive: what says something else is no event of these."""
 
 
 class ManagementLog:
@@ -102,6 +114,8 @@ class ManagementLog:
         """Remove what entries said, physically: in full, compressed, and as a reason."""
 
         def without(event: Event) -> Event:
+            if event.kind in _FIELDS and not _is_readable(event):
+                return removed(event)
             if event.kind == _ORIGINAL and event.data["id"] in ids:
                 return removed(event)
             return _deciding(event, lambda made: _untold(made) if made["entry_id"] in ids else made)
@@ -142,10 +156,7 @@ class ManagementLog:
 
     def _original(self, entry_id: str) -> Message | None:
         data = self._said.get(entry_id)
-        if data is None:
-            return None
-        said_at = datetime.fromisoformat(data["said_at"])
-        return Message(data["role"], data["content"], data["name"], data["id"], data["session_id"], said_at)
+        return None if data is None else _message(data)
 
     def _latest(self) -> dict[str, Decision]:
         """What stands of each entry that was deleted or compressed."""
@@ -179,12 +190,14 @@ class ManagementLog:
         )
 
     def _on_event(self, event: Event) -> None:
+        if not _is_readable(event):
+            return
         if event.kind == _ORIGINAL:
             self._said[event.data["id"]] = dict(event.data)
-        elif event.kind in (_RUN, _EXPANDED, _TAKEN_BACK):
-            self._events.append(event)
         elif event.kind == _CLEARED:
-            self._cleared = datetime.fromisoformat(event.data["until"])
+            self._cleared = as_utc(datetime.fromisoformat(event.data["until"]))
+        else:
+            self._events.append(event)
 
     def _on_reset(self, events: Sequence[Event]) -> None:
         self._said.clear()
@@ -196,7 +209,7 @@ class ManagementLog:
 
 def _deciding(event: Event, revised: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Event:
     """The event with other decisions in the place of its own; the same one where none changes."""
-    if event.kind != _RUN:
+    if event.kind != _RUN or not _is_readable(event):
         return event
     was = event.data["decisions"]
     now = [made for made in map(revised, was) if made is not None]
@@ -211,3 +224,36 @@ def _untold(made: dict[str, Any]) -> dict[str, Any] | None:
 def _read(data: Mapping[str, Any]) -> Decision:
     fields = dict(data)
     return _DECISIONS[fields.pop("do")](**fields)
+
+
+def _message(data: Mapping[str, Any]) -> Message:
+    said_at = datetime.fromisoformat(data["said_at"])
+    return Message(data["role"], data["content"], data["name"], data["id"], data["session_id"], said_at)
+
+
+def _is_readable(event: Event) -> bool:
+    """Whether an event is one of managing that says what such an event says."""
+    fields, data = _FIELDS.get(event.kind), event.data
+    if fields is None or not all(isinstance(data.get(name), kind) for name, kind in fields.items()):
+        return False
+    try:
+        if event.kind == _ORIGINAL:
+            _message(data)
+        elif event.kind == _CLEARED:
+            as_utc(datetime.fromisoformat(data["until"]))
+        elif event.kind == _RUN:
+            counts = [type(count) for count in data["tokens"]]
+            are_numbers = counts == [int, int] and all(isinstance(number, int) for number in data["facts"])
+            return are_numbers and all(map(_is_sound, map(_read, data["decisions"])))
+    except (KeyError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _is_sound(decision: Decision) -> bool:
+    """Whether what a decision says is text where it must be; a fact's value may be anything."""
+    fields = asdict(decision)
+    fields.pop("value", None)
+    return isinstance(fields.pop("confidence", 1.0), int | float) and all(
+        isinstance(one, str) for one in fields.values()
+    )

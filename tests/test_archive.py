@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -84,12 +87,17 @@ def told(memory: MemoryManager, scope: str) -> Any:
 SCOPES = ("user:ann/session:monday", "user:ann", "user:bob", "global")
 
 
+def all_new(wrote: ArchiveReceipt) -> ArchiveReceipt:
+    """The receipt of an import into stores that have nothing of it."""
+    return replace(wrote, new_events=wrote.events, new_points=wrote.points)
+
+
 def test_a_scope_goes_into_one_file_and_back(opened: Open, clock: Clock, tmp_path: Path) -> None:
     one = filled(opened(), clock)
     wrote = one.for_scope("user:ann").export(tmp_path / "ann.jsonl")
     two = opened("two")
     read = two.for_scope("user:ann").import_archive(tmp_path / "ann.jsonl")
-    assert read == wrote
+    assert read == all_new(wrote)
     assert (wrote.scope, wrote.events) == ("user:ann", 9)
     assert told(two, "user:ann") == told(one, "user:ann")
     assert told(two, "user:ann/session:monday") == told(one, "user:ann/session:monday")
@@ -122,9 +130,15 @@ def test_everything_comes_back_from_a_backup(opened: Open, clock: Clock, tmp_pat
     one = filled(opened(), clock)
     one.export(tmp_path / "all.jsonl", all_scopes=True, vectors=vectors)
     two = opened("two")
-    two.import_archive(tmp_path / "all.jsonl")
+    wrote = two.import_archive(tmp_path / "all.jsonl")
+    assert (wrote.new_events, wrote.new_points) == (wrote.events, wrote.points)
     for scope in SCOPES:
         assert told(two, scope) == told(one, scope)
+    two.for_scope("user:ann").add_turn("It rains.", "It does.")
+    (cat,) = two.for_scope("user:bob").search_long_term("My cat", limit=1)
+    two.for_scope("user:bob").long_term.delete([cat.id])
+    wrote = two.import_archive(tmp_path / "all.jsonl")
+    assert (wrote.new_events, wrote.new_points) == (0, 1)
 
 
 def test_a_session_alone_takes_no_facts_and_no_other_session(opened: Open, clock: Clock, tmp_path: Path) -> None:
@@ -275,6 +289,20 @@ def test_an_archive_that_is_not_there(opened: Open, tmp_path: Path) -> None:
         opened().import_archive(tmp_path / "none.jsonl")
     with pytest.raises(StoreUnavailableError, match="cannot be written"):
         opened("two").export(tmp_path / "nowhere" / "all.jsonl")
+
+
+def test_an_export_replaces_files_and_nothing_else(opened: Open, clock: Clock, tmp_path: Path) -> None:
+    one = filled(opened(), clock)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "kept").mkdir()
+    for place in ("pipe", "kept", "/dev/null"):
+        with pytest.raises(StoreUnavailableError, match=r"cannot be written .*no file that may be written"):
+            one.export(tmp_path / place)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode) and stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    (tmp_path / "link.jsonl").symlink_to("kept/all.jsonl")
+    one.export(tmp_path / "link.jsonl")
+    one.export(tmp_path / "link.jsonl")
+    assert (tmp_path / "link.jsonl").is_symlink() and (tmp_path / "kept" / "all.jsonl").is_file()
 
 
 def test_an_export_that_fails_leaves_the_one_before(opened: Open, clock: Clock, tmp_path: Path) -> None:
@@ -580,6 +608,56 @@ def test_what_the_crafted_ones_are_made_of_is_imported(opened: Open, tmp_path: P
     assert everything_of(ann) == before, "importing again changes nothing"
 
 
+ORIGINAL = {"id": "m", "role": "user", "content": "Evil.", "name": None, "session_id": "s", "said_at": AT}
+RUN = {"decisions": [], "facts": [], "tokens": [1, 1], "calls": 0, "usage": {}}
+
+
+def decided(**fields: Any) -> Record:
+    return {**RUN, "decisions": [{"do": "delete", "entry_id": "m", "reason": "", **fields}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        pytest.param("compress", {}, id="an original of nothing"),
+        pytest.param("compress", {**ORIGINAL, "id": ["m"]}, id="an original whose id is a list"),
+        pytest.param("compress", {**ORIGINAL, "said_at": "2025"}, id="an original of no time"),
+        pytest.param("compress", {**ORIGINAL, "role": ""}, id="an original of no role"),
+        pytest.param("manage", {}, id="a run of nothing"),
+        pytest.param("manage", {**RUN, "tokens": []}, id="a run without counts"),
+        pytest.param("manage", {**RUN, "facts": ["1"]}, id="a run with facts that are text"),
+        pytest.param("manage", {**RUN, "decisions": ["m"]}, id="a decision that is text"),
+        pytest.param("manage", decided(do="destroy"), id="a decision of no kind"),
+        pytest.param("manage", decided(entry_id={}), id="a decision about an object"),
+        pytest.param("manage", decided(more="m"), id="a decision that says too much"),
+        pytest.param("manage", decided(do="compress"), id="a compression without a text"),
+        pytest.param("unmanage", {"of": ["1"]}, id="of a run whose number is a list"),
+        pytest.param("expand", {}, id="of no entry"),
+        pytest.param("clear", {"until": 7}, id="of a time that is none"),
+        pytest.param("clear", {"until": "2025-01-01"}, id="of a time without a zone"),
+    ],
+)
+def test_what_managing_never_wrote_breaks_nobody_who_reads_it(
+    opened: Open, tmp_path: Path, kind: str, data: Record
+) -> None:
+    event = {"scope": "user:ann/session:s", "number": 1, "event": {"at": AT, "kind": kind, **data}}
+    ann = opened(scope="user:ann")
+    ann.import_archive(written(tmp_path / "ann.jsonl", event, point(text="It rains."), point(message_id="n")))
+    session = ann.for_scope("user:ann/session:s")
+    assert "It rains." in [entry.content for entry in session.resume()]
+    assert session.receipts() == []
+    session.add_turn("I live in Lisbon.", "Nice.")
+    session.manage_short_term()
+    session.get_context("rain", max_tokens=100)
+    session.set_fact("plays", "oboe")
+    ann.erase_fact("plays")
+    (rain,) = ann.search_long_term("It rains.", limit=1)
+    ann.long_term.delete([rain.id])
+    assert b"Evil" not in b"".join(path.read_bytes() for path in tmp_path.rglob("journal/*"))
+    session.clear_session()
+    assert session.short_term.entries == []
+
+
 def test_every_archive_of_a_scope_is_one_that_it_may_import(opened: Open, clock: Clock, tmp_path: Path) -> None:
     """Of whatever there is: long messages, files, items in every namespace, and what other programs wrote."""
     pytest.importorskip("langgraph")
@@ -601,7 +679,7 @@ def test_every_archive_of_a_scope_is_one_that_it_may_import(opened: Open, clock:
             path = tmp_path / "archive.jsonl"
             wrote = one.for_scope(scope).export(path, vectors=vectors)
             two = opened(f"{scope} {vectors}".replace("/", " "), scope)
-            assert two.import_archive(path) == wrote
+            assert two.import_archive(path) == all_new(wrote)
             two.export(tmp_path / "again.jsonl", vectors=vectors)
             strange = 1 if scope == "user:ann" else 0  # which has an id of its scope's own now
             lines, again = (set(file.read_bytes().splitlines()[:-1]) for file in (path, tmp_path / "again.jsonl"))
@@ -671,7 +749,7 @@ def test_two_exports_to_one_path_leave_one_that_is_whole(opened: Open, clock: Cl
     with ThreadPoolExecutor(2) as threads:
         receipts = list(threads.map(export, range(2)))
     assert receipts[0] == receipts[1]
-    assert opened("two").import_archive(path) == receipts[0]
+    assert opened("two").import_archive(path) == all_new(receipts[0])
     assert [found.name for found in tmp_path.iterdir() if found.is_file()] == ["all.jsonl"]
 
 
@@ -687,7 +765,7 @@ def test_an_import_says_when_the_vectors_were_of_no_use(opened: Open, clock: Clo
 async def test_p35_archives_have_their_async_form(opened: Open, clock: Clock, tmp_path: Path) -> None:
     one = filled(opened(), clock)
     wrote = await one.aexport(tmp_path / "all.jsonl", all_scopes=True)
-    assert await opened("two").aimport_archive(tmp_path / "all.jsonl") == wrote
+    assert await opened("two").aimport_archive(tmp_path / "all.jsonl") == all_new(wrote)
 
 
 def test_what_waits_in_the_sessions_of_a_user_is_in_the_archive(opened: Open, tmp_path: Path) -> None:

@@ -798,7 +798,8 @@ def test_a_scope_is_exported_and_imported(run: Run, told: Path, data_dir: Path, 
     elsewhere = ["--data-dir", tmp_path / "other"]
     ran = run("import", archive, *elsewhere)
     assert (ran.code, ran.err) == (0, "")
-    assert "2 pieces of text imported in" in ran.out
+    assert re.search(r": (\d events and 2 pieces of text) imported in \d.* s; new here: \1\n", ran.out)
+    assert run("import", archive, *elsewhere).out.endswith("; new here: nothing\n")
     assert "piano" in run("search", "piano", *elsewhere).out
     assert run("facts", "list", "--json", *elsewhere).json == run("facts", "list", "--json").json
     ran = run("import", archive, "--scope", "user:you")

@@ -51,7 +51,7 @@ def export(
     with opened(scope, data_dir, language, to_read=True) as memory, _bar("exporting") as advance:
         receipt = memory.export(file, all_scopes=everything, vectors=vectors, progress=advance)
     whose = receipt.scope or "all scopes"
-    told = f"{whose}: {_told(receipt)} in {file}"
+    told = f"{whose}: {_told(receipt.events, receipt.points)} in {file}"
     console().print(plain(told), soft_wrap=True)
 
 
@@ -73,7 +73,9 @@ def import_archive(
     except KeyboardInterrupt:
         raise interruption("imported") from None
     seconds = time.perf_counter() - started
-    told = f"{receipt.scope or 'all scopes'}: {_told(receipt)} imported in {seconds:.1f} s"
+    told = f"{receipt.scope or 'all scopes'}: {_told(receipt.events, receipt.points)} imported in {seconds:.1f} s; "
+    is_new = receipt.new_events or receipt.new_points
+    told += f"new here: {_told(receipt.new_events, receipt.new_points) if is_new else 'nothing'}"
     if receipt.embedded_anew:
         told += "; its vectors are of another embedding or language, so that all was embedded anew"
     console().print(plain(told), soft_wrap=True)
@@ -127,8 +129,8 @@ def _imported(memory: MemoryManager, file: Path, everything: bool, advance: Any)
         raise failure(told, 2) from error
 
 
-def _told(receipt: ArchiveReceipt) -> str:
-    return f"{counted(receipt.events, 'event')} and {counted(receipt.points, 'piece')} of text"
+def _told(events: int, points: int) -> str:
+    return f"{counted(events, 'event')} and {counted(points, 'piece')} of text"
 
 
 @contextmanager
