@@ -16,7 +16,18 @@ from weakref import WeakValueDictionary
 
 from memory_integrations.copying import PAGE, Progress
 from memory_integrations.errors import EmbeddingMismatchError, StoreUnavailableError
-from memory_integrations.layout import DENSE, SPARSE, day_of, key_of, line, metadata_of, speaker_of, text_of
+from memory_integrations.layout import (
+    DENSE,
+    SPARSE,
+    day_of,
+    key_of,
+    line,
+    metadata_of,
+    name_of,
+    piece_of,
+    speaker_of,
+    text_of,
+)
 from memory_integrations.reembedding import abandon, finish, is_unfinished, reembed
 from memory_integrations.server import asking
 
@@ -35,6 +46,7 @@ _LOOKS_AGAIN_AFTER = 60.0
 """Seconds after which an open memory asks a server again how the collection's vectors were made."""
 _SERVER_INDEXES = {
     "metadata.session_id": "keyword",
+    "metadata.message_id": "keyword",
     "metadata.role": "keyword",
     "metadata.name": "keyword",
     "metadata.kind": "keyword",
@@ -460,9 +472,9 @@ class MemoryCollection:
             lines = [line(text_of(point), metadata_of(point)) for point in batch]
             for point, terms in zip(batch, self.sparse.embed_documents(lines), strict=True):
                 fields, text = metadata_of(point), text_of(point)
-                session = fields.get("session_id") if fields.get("kind") == "message" else None
-                if fields.get("kind") != "message" and fields.get("pieces", 1) > 1:
-                    session = f"\0{fields.get('message_id')}"  # the pieces of a file stand together
+                session, message = name_of(point)
+                if fields.get("kind") != "message":
+                    session = f"\0{message}" if piece_of(fields)[1] > 1 else None  # pieces of a file stand together
                 table.add(key_of(point.id), session, speaker_of(fields), text, day_of(fields), terms.indices)
 
 
@@ -494,7 +506,12 @@ def embedding() -> Iterator[None]:
 
 def in_order(points: Iterable[Any]) -> list[Any]:
     """Points in the order in which what they say was said."""
-    return sorted(points, key=lambda point: (metadata_of(point).get("order", 0), str(point.id)))
+    return sorted(points, key=lambda point: (_order_of(point), str(point.id)))
+
+
+def _order_of(point: Any) -> int | float:
+    order = metadata_of(point).get("order", 0)
+    return order if isinstance(order, int | float) else 0
 
 
 def equals(key: str, value: str | int | bool) -> models.Condition:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,12 +32,16 @@ from memory_integrations.layout import (
     DENSE,
     SPARSE,
     MemoryHit,
+    MessageName,
     as_message,
     as_metadata,
     id_of,
     is_expired,
     key_of,
     metadata_of,
+    moment_of,
+    name_of,
+    piece_of,
     pieces,
     point_id,
     shown,
@@ -59,10 +65,7 @@ _PIECE_SHARE = 0.9
 _PIECES_HIDDEN = 16
 """Of a message that a search leaves out, so many pieces are."""
 _WORD = re.compile(r"\w+")
-_REMEMBERED_ROLES = frozenset(("user", "assistant"))
-
-MessageName = tuple[str | None, str]
-"""By what a message is known in its scope: its session, and its id there."""
+REMEMBERED_ROLES = frozenset(("user", "assistant"))
 
 
 class LongTermMemory:
@@ -145,7 +148,7 @@ class LongTermMemory:
         """
         ids: list[str] = []
         now = self._clock()
-        for batch in batched((m for m in messages if m.role in _REMEMBERED_ROLES), PAGE):
+        for batch in batched((m for m in messages if m.role in REMEMBERED_ROLES), PAGE):
             texts = [(message, strip_injected(message.text)) for message in batch]
             ids += self._write(
                 [(arrived(message, self.session_id, now), text) for message, text in texts if text],
@@ -221,17 +224,16 @@ class LongTermMemory:
             # By their ids: one that is given twice, or written in another way, is one memory.
             stored = {str(point.id): point for point in self._collection.retrieve(ids)}
             own = [point for point in stored.values() if metadata_of(point).get("scope") == tag]
+            messages = {name_of(point) for point in own if _is_message(point)}
             if own:
                 if self._before_delete is not None:
-                    self._before_delete({_name_of(point) for point in own if _is_message(point)})
-                every = [str(point.id) for point in own if not _is_message(point)]
-                every += [id_ for point in own for id_ in _further_pieces(tag, point)]
+                    self._before_delete(messages)
                 with self._collection.removing(tag):
-                    self._bury(_first_pieces(own))
-                    self._collection.delete(models.PointIdsList(points=list(every)) if every else None)
+                    self._bury(point_id(tag, *name) for name in messages)
+                    self._collection.delete(models.FilterSelector(filter=_every_piece(tag, own)))
             else:  # what is gone already may still be in files: running it again goes on
                 self._collection.finish_removing()
-            return len(own)
+            return len(set(map(name_of, own)))
 
     def erase(self, session_id: str | None = None, told: Iterable[Message] = ()) -> int:
         """Remove everything of the scope, or of one of its sessions, physically; returns how many memories.
@@ -270,8 +272,8 @@ class LongTermMemory:
             fields = metadata_of(point)
             if fields.get("scope") == DELETED:
                 found[places[str(point.id)]] = None
-            elif "created_at" in fields:
-                found[places[str(point.id)]] = datetime.fromisoformat(fields["created_at"])
+            elif (moment := moment_of(fields)) is not None:
+                found[places[str(point.id)]] = moment
         return found
 
     def reembed(self, progress: Progress | None = None) -> int:
@@ -363,7 +365,8 @@ class LongTermMemory:
             points = {
                 key_of(point.id): point
                 for point in stored
-                if _is_within(point, since, until)
+                if metadata_of(point).get("scope") in tags  # it may have been deleted by now
+                and _is_within(point, since, until)
                 and (where is None or where.allows(metadata_of(point)))
                 and key_of(point.id) not in hidden
                 and not is_expired(point, now)
@@ -403,7 +406,7 @@ class LongTermMemory:
         conditions = [] if session_id is None else [equals("metadata.session_id", session_id)]
         stored = self._collection.scroll(tagged([self.scope.tag], *conditions))
         points = in_order(point for point in stored if metadata_of(point).get("kind") != "item")
-        for _, same in groupby(points, key=_name_of):
+        for _, same in groupby(points, key=name_of):
             if told := _whole_message(list(same)):
                 yield as_message(told)
 
@@ -439,12 +442,19 @@ class LongTermMemory:
             given: Those ids that came from outside, and so may be stored already.
             kind: What they are.
         """
-        if not messages:
-            return []
+        tag = self.scope.tag
+        places = [point_id(tag, message.session_id, message.id or "") for message, _ in messages]
+        first = {place: number for number, place in reversed(list(enumerate(places)))}
+        is_first = [first[place] == number for number, place in enumerate(places)]
+        again = list(itertools.compress(messages, map(operator.not_, is_first)))  # as if each were told after the other
         with self._turn.lock:
-            return self._write_in_turn(messages, given, kind)
+            if messages:
+                self._write_in_turn(list(itertools.compress(messages, is_first)), given, kind)
+            if again:
+                self._write(again, {*given, *(message.id for message, _ in again if message.id)}, kind)
+        return places
 
-    def _write_in_turn(self, messages: Sequence[tuple[Message, str]], given: Collection[str], kind: str) -> list[str]:
+    def _write_in_turn(self, messages: Sequence[tuple[Message, str]], given: Collection[str], kind: str) -> None:
         collection, tag = self._collection, self.scope.tag
         places = [point_id(tag, message.session_id, message.id or "") for message, _ in messages]
         known = self._stored(place for place, (message, _) in zip(places, messages, strict=True) if message.id in given)
@@ -456,7 +466,8 @@ class LongTermMemory:
             before = known.get(place, [])
             if before:
                 metadata = _updated(metadata_of(before[0]), metadata)
-                if parts == [text_of(point) for point in before] and metadata == _whole(metadata_of(before[0])):
+                is_whole = piece_of(metadata_of(before[0]))[1] == len(parts)
+                if is_whole and parts == list(map(text_of, before)) and metadata == _whole(metadata_of(before[0])):
                     continue  # a conversation that is told again costs no writing
             orders = [metadata_of(point).get("order") for point in before]
             if len(before) != len(parts) or None in orders:
@@ -470,13 +481,12 @@ class LongTermMemory:
         if outdated:
             from qdrant_client import models
 
-            with collection.removing(tag):
-                collection.upsert(points)
+            with collection.removing(tag):  # in this order: where it is interrupted, what is left is not whole
                 collection.delete(models.PointIdsList(points=list(outdated)))
+                collection.upsert(points)
         else:
             collection.upsert(points)
             collection.note(tag, points)
-        return places
 
     def _bury(self, places: Iterable[str]) -> None:
         """Put a mark in the place of messages that are deleted: their id, which is a hash, and nothing they said."""
@@ -516,7 +526,7 @@ class LongTermMemory:
             dense.pop(key, None)
         unknown = {*sparse, *dense}.difference(*(table.row_of for table in tables.values()))
         for point in collection.retrieve(map(id_of, unknown)):  # somebody else wrote it since
-            collection.note(metadata_of(point).get("scope", ""), [point])
+            collection.note(str(metadata_of(point).get("scope")), [point])
         today = self._clock().date()
         ranked: list[Ranked] = []
         with collection.lock:  # other threads add to the tables
@@ -584,20 +594,14 @@ def _updated(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _name_of(point: Any) -> MessageName:
-    """The name of the message that a point is, or is a piece of."""
-    fields = metadata_of(point)
-    return fields.get("session_id"), fields.get("message_id", str(point.id))
-
-
 def _whole_message(points: Sequence[Any]) -> list[Any]:
     """The pieces of a message; none where some are missing, since a process died before it had written them all.
 
     Of a text that another replaced there may be more, for the same reason.
     """
-    first = next((metadata_of(point) for point in points if not metadata_of(point).get("piece")), None)
-    count = first.get("pieces", 1) if first is not None else 0
-    found = [point for point in points if metadata_of(point).get("pieces", 1) == count]
+    first = next((point for point in points if piece_of(metadata_of(point))[0] == 0), None)
+    count = 0 if first is None else piece_of(metadata_of(first))[1]
+    found = [point for point in points if piece_of(metadata_of(point))[1] == count]
     return found if len(found) == count else []
 
 
@@ -612,14 +616,31 @@ def _is_message(point: Any) -> bool:
 
 def _first_pieces(points: Iterable[Any]) -> list[str]:
     """Of these points, the ids of messages' first pieces: by them a message is known."""
-    return [str(point.id) for point in points if _is_message(point) and not metadata_of(point).get("piece")]
+    return [str(point.id) for point in points if _is_message(point) and piece_of(metadata_of(point))[0] == 0]
 
 
 def _further_pieces(tag: str, point: Any) -> list[str]:
     """The ids of a stored text's further pieces."""
-    fields = metadata_of(point)
-    session, message = fields.get("session_id"), fields.get("message_id", "")
-    return [point_id(tag, session, message, number) for number in range(1, fields.get("pieces", 1))]
+    return [point_id(tag, *name_of(point), number) for number in range(1, piece_of(metadata_of(point))[1])]
+
+
+def _every_piece(tag: str, points: Sequence[Any]) -> models.Filter:
+    """The filter of these points of a scope and of all pieces of their texts, also those that they do not tell of."""
+    from qdrant_client import models
+
+    by_session: dict[str | None, set[str]] = {}
+    for session, message in map(name_of, points):
+        by_session.setdefault(session, set()).add(message)
+    wanted: list[models.Condition] = [models.HasIdCondition(has_id=[point.id for point in points])]
+    for session, ids in by_session.items():
+        of_session = (
+            models.IsEmptyCondition(is_empty=models.PayloadField(key="metadata.session_id"))
+            if session is None
+            else equals("metadata.session_id", session)
+        )
+        any_of = models.FieldCondition(key="metadata.message_id", match=models.MatchAny(any=sorted(ids)))
+        wanted.append(models.Filter(must=[of_session, any_of]))
+    return tagged([tag], models.Filter(should=wanted))
 
 
 class _Hits:
@@ -639,7 +660,7 @@ class _Hits:
     def add(self, found: Iterable[tuple[Ranked, Any]]) -> None:
         for ranked, point in found:
             fields = metadata_of(point)
-            message = fields.get("scope"), fields.get("session_id"), fields.get("message_id", ranked.point)
+            message = fields.get("scope"), *name_of(point)
             if message in self._by_message:
                 self._by_message[message].append((ranked, point))
             elif not self.complete:
@@ -667,11 +688,11 @@ def _hit(found: list[tuple[Ranked, Any]]) -> MemoryHit:
     """The hit of one message: of a long text the best pieces, in their order."""
     best = found[0][0]
     told = [point for ranked, point in found[:_PIECES_SHOWN] if ranked.score >= _PIECE_SHARE * best.score]
-    points = sorted(told, key=lambda point: metadata_of(point).get("piece", 0))
+    points = sorted(told, key=lambda point: piece_of(metadata_of(point)))
     fields = dict(metadata_of(points[0]))
-    number = fields.pop("piece", 0)
-    message_id = fields.get("message_id", str(points[0].id))
-    first = point_id(fields["scope"], fields.get("session_id"), message_id) if number else str(points[0].id)
+    (session, message_id), number = name_of(points[0]), piece_of(fields)[0]
+    fields.pop("piece", None)
+    first = point_id(fields["scope"], session, message_id) if number else str(points[0].id)
     return MemoryHit(first, shown(points), best.score, (message_id,), fields, best.parts)
 
 
@@ -699,6 +720,5 @@ def _where(where: MemoryFilter | None) -> list[models.Condition]:
 def _is_within(point: Any, since: datetime | None, until: datetime | None) -> bool:
     if since is None and until is None:
         return True
-    created = metadata_of(point).get("created_at")
-    moment = datetime.fromisoformat(created) if created else None
+    moment = moment_of(metadata_of(point))
     return moment is not None and (since is None or moment >= since) and (until is None or moment < until)

@@ -16,7 +16,8 @@ from memory_integrations.collection import MemoryCollection, is_embedded
 from memory_integrations.errors import ManagementError, MemoryIntegrationError, StoreUnavailableError
 from memory_integrations.features import FeatureMemory, ShelfSource, open_shelves
 from memory_integrations.journal import Journal, JsonlJournal
-from memory_integrations.long_term import LongTermMemory, MessageName
+from memory_integrations.layout import MessageName
+from memory_integrations.long_term import REMEMBERED_ROLES, LongTermMemory
 from memory_integrations.managed import ManagementLog
 from memory_integrations.messages import Message
 from memory_integrations.plans import ManagementReceipt, Manager
@@ -117,7 +118,7 @@ class OpenMemory:
             said = [
                 message
                 for message in long_term.messages(session)
-                if message.role != "file"
+                if message.role in REMEMBERED_ROLES
                 and message.session_id == session
                 and (cleared is None or message.created_at is None or message.created_at > cleared)
             ]

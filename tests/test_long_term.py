@@ -26,6 +26,7 @@ from memory_integrations import (
     StoreUnavailableError,
     TokenCounter,
 )
+from memory_integrations.collection import MemoryCollection
 from memory_integrations.delimiters import delimit
 from memory_integrations.layout import pieces, point_id
 from memory_integrations.qdrant_edge import QdrantEdgeClient
@@ -698,3 +699,115 @@ def test_a_span_of_time_shows_no_neighbour_from_outside(manager: MemoryManager) 
     before = manager.long_term.search("bicycle", until=datetime(2025, 6, 1, tzinfo=UTC))
     assert [hit.text for hit in before] == ["3 May 2025 user: I bought a red bicycle"]
     assert manager.long_term.search("bicycle", since=datetime(2027, 1, 1, tzinfo=UTC)) == []
+
+
+LONG_SECRET = "First part about cooking. " * 60 + "My secret password is hunter2."
+
+
+def _delete_everything(manager: MemoryManager) -> None:
+    """Delete what a search for the beginning of a text finds."""
+    manager.long_term.delete([hit.id for hit in manager.long_term.search("cooking", 20, distinct=False)])
+    assert manager.long_term.search("secret password hunter2") == []
+    assert manager.long_term.count() == 0
+
+
+def test_p24_one_id_twice_in_one_call_is_the_one_message_that_it_would_be_in_two(
+    manager: MemoryManager, tmp_path: Path
+) -> None:
+    both = [Message("user", LONG_SECRET, id="x", created_at=NOON), Message("user", "Cooking only.", id="x")]
+    assert len(set(manager.long_term.store_messages(both))) == 1
+    assert [(m.text, m.created_at) for m in manager.long_term.messages()] == [("Cooking only.", NOON)]
+    assert manager.long_term.store_messages(reversed(both)) != []
+    assert [m.text for m in manager.long_term.messages()] == [LONG_SECRET]
+    _delete_everything(manager)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+
+
+def test_p24_an_update_that_was_interrupted_leaves_nothing_that_a_deletion_does_not_find(
+    manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager.long_term.store_messages([Message("user", LONG_SECRET, id="x")])
+    cut = Message("user", pieces(LONG_SECRET)[0], id="x")  # of which the first piece does not change
+
+    def fail(self: Any, *args: Any) -> None:
+        raise StoreUnavailableError("no answer")
+
+    with monkeypatch.context() as away:
+        away.setattr(MemoryCollection, "upsert", fail)
+        with pytest.raises(StoreUnavailableError):
+            manager.long_term.store_messages([cut])
+    manager.long_term.store_messages([cut])
+    assert [m.text for m in manager.long_term.messages()] == [cut.text]
+    _delete_everything(manager)
+
+
+def test_p24_pieces_that_nothing_tells_of_go_with_their_message(manager: MemoryManager) -> None:
+    """Such as an earlier version left when it was interrupted."""
+    manager.long_term.store_messages([Message("user", LONG_SECRET, id="x", session_id="s")])
+    collection = manager._open.memories
+    first = point_id("user:ann", "s", "x")
+    (point,) = collection.retrieve([first])
+    fields = {key: value for key, value in point.payload["metadata"].items() if key not in ("piece", "pieces")}
+    collection.put(collection.encode([first], [{"page_content": "About cooking.", "metadata": fields}]))
+    _delete_everything(manager)
+
+
+@pytest.mark.parametrize("session", ["s", None])
+def test_p24_a_message_is_deleted_by_any_of_its_pieces(manager: MemoryManager, session: str | None) -> None:
+    others = [
+        Message("user", "Cooking eggs.", id="y", session_id=session),
+        Message("user", "Rain.", id="x", session_id="t"),
+    ]
+    manager.long_term.store_messages([Message("user", LONG_SECRET, id="x", session_id=session), *others])
+    further = [str(p.id) for p in manager._open.memories.scroll(None) if p.payload["metadata"].get("piece")]
+    assert manager.long_term.delete(further[:1]) == 1
+    assert sorted(m.text for m in manager.long_term.messages()) == ["Cooking eggs.", "Rain."]
+    again = Message("user", LONG_SECRET, id="x", session_id=session)
+    assert manager.long_term.recorded([again]) == {"x": None}, "told again, it does not come back"
+
+
+def test_p24_what_another_process_deleted_is_no_hit(tmp_path: Path) -> None:
+    """Its ranking knows the conversation as it was before."""
+    engine = QdrantEdgeClient(tmp_path / "engine")  # as a server is: two memories on one client
+    with (
+        MemoryManager("user:ann/session:s", data_dir=tmp_path, qdrant=engine) as one,
+        MemoryManager("user:ann/session:s", data_dir=tmp_path, qdrant=engine) as two,
+    ):
+        one.add_turn("What do you think of Lisbon?", "Lisbon has trams.")
+        one.add_turn("My password is hunter2.", "Noted.")
+        one.add_turn("The tram in Lisbon was late.", "I see.")
+        assert len(two.search_long_term("Lisbon tram", 10)) == 6
+        (secret,) = one.search_long_term("password hunter2", 1)
+        one.long_term.delete([secret.id])
+        hits = two.search_long_term("Lisbon tram", 10)
+        assert len(hits) == 5 and all(hit.metadata["scope"] == "user:ann" for hit in hits)
+        assert "note:" not in two.get_context("Lisbon tram", 1000).combined
+
+
+STRANGE: list[dict[str, Any]] = [
+    {"created_at": 1699999999},
+    {"created_at": "yesterday"},
+    {"created_at": "2024-05-05T00:00:00", "expires_at": "2030-01-01T00:00:00"},
+    {"expires_at": ["never"]},
+    {"pieces": "3"},
+    {"pieces": 3, "piece": 7},
+    {"order": "x"},
+    {"name": ["a"], "session_id": 5, "role": None, "message_id": 8},
+    {"kind": "message", "extra": "x", "role": ""},
+    {"kind": "message", "message_id": "m", "created_at": "2024-05-05"},
+]
+
+
+@pytest.mark.parametrize("fields", STRANGE, ids=str)
+def test_what_another_program_says_of_its_memory_breaks_nobodys_search(
+    manager: MemoryManager, fields: dict[str, Any]
+) -> None:
+    manager.long_term.store_conversation("Hello there.", "Hi!")
+    manager.long_term.vectorstore.add_texts(["Hello from a document."], metadatas=[{"scope": "global", **fields}])
+    assert any("Hello from a document." in text for text in texts(manager, "hello"))
+    assert "Hello there." in manager.get_context("hello", 1000).combined
+    manager.long_term.search("hello", since=NOON - timedelta(days=9999), until=NOON)
+    everybody = manager.for_scope("global")
+    assert [m.role for m in everybody.long_term.messages()] == ["note"]
+    everybody.long_term.erase()
+    assert list(everybody.long_term.messages()) == []
