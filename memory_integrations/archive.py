@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -27,7 +27,18 @@ from memory_integrations.collection import MemoryCollection, batched, equals, in
 from memory_integrations.copying import PAGE, Progress
 from memory_integrations.errors import StoreCorruptedError, StoreUnavailableError
 from memory_integrations.journal import Event, Journal, as_json_line, encode_event, events_of, restored
-from memory_integrations.layout import DENSE, SPARSE, line, metadata_of, vectors_of
+from memory_integrations.layout import (
+    DELETED,
+    DENSE,
+    SPARSE,
+    line,
+    metadata_of,
+    moment_of,
+    name_of,
+    piece_of,
+    point_id,
+    vectors_of,
+)
 from memory_integrations.namespaces import own_tag
 from memory_integrations.records import check_point, event_of, floats, id_by, is_of, read_line, scope_of, strange_id
 from memory_integrations.scopes import MemoryScope
@@ -348,7 +359,7 @@ class Archive:
 def restore_archive(
     archive: Archive, journal: Journal, collection: MemoryCollection, progress: Progress | None = None
 ) -> ArchiveReceipt:
-    """Write what an archive has into stores; what is there already is not doubled.
+    """Write what an archive has into stores; what is there already is not doubled, and what is newer there stays.
 
     It may be interrupted: called again, it goes on. Memories that were deleted here come back, and so do events that
     were lost here.
@@ -374,9 +385,8 @@ def restore_archive(
         new_events += restored(journal, scope, events)
     for batch in batched(archive.points(), PAGE):
         placed = batch if archive.scope is None else _placed(batch, archive.scope, collection)
-        here = {point.id: as_json_line(point.payload or {}) for point in collection.retrieve(map(_id, placed))}
-        new = [record for record in placed if here.get(_id(record)) != as_json_line(record["payload"])]
-        collection.put([_unpacked(record) for record in placed] if packed else _embedded(new, collection))
+        new = _new([_unpacked(record) for record in placed], collection)
+        collection.put(new if packed else collection.encode([p.id for p in new], [p.payload or {} for p in new]))
         new_points += len(new)
         done += len(batch)
         if progress is not None:
@@ -402,9 +412,47 @@ def _placed(
     ]
 
 
-def _id(record: dict[str, Any]) -> str | int:
-    found: str | int = record["id"]
-    return found
+def _new(points: Sequence[models.PointStruct], collection: MemoryCollection) -> list[models.PointStruct]:
+    """Those points that are not here, or older here: what was written since an archive was made stays.
+
+    The pieces of a text are all of one time: what an older one here has beyond them is removed.
+    """
+    first: dict[Any, Any] = {point.id: _first_piece(point) for point in points}
+    here = {point.id: metadata_of(point) for point in collection.retrieve({*first, *first.values()})}
+    new: list[models.PointStruct] = []
+    surplus: list[str] = []
+    for point in points:
+        fields, beginning = metadata_of(point), here.get(first[point.id])
+        (piece, count), count_here = piece_of(fields), piece_of(beginning or {})[1]
+        if _is_before(beginning, fields):
+            new.append(point)
+            if piece == 0:
+                tag = str(fields.get("scope"))
+                surplus += [point_id(tag, *name_of(point), further) for further in range(count, count_here)]
+        elif _is_before(here.get(point.id), fields) and count == count_here:  # an interrupted import goes on
+            new.append(point)
+    if surplus:
+        from qdrant_client import models
+
+        with collection.removing():
+            collection.delete(models.PointIdsList(points=list(surplus)))
+    return new
+
+
+def _first_piece(point: Any) -> Any:
+    """The id of the first piece of the text that a point is of."""
+    fields = metadata_of(point)
+    return point_id(str(fields.get("scope")), *name_of(point)) if piece_of(fields)[0] else point.id
+
+
+def _is_before(here: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> bool:
+    """Whether what is here was deleted, or was written before what has these fields."""
+    if here is None:
+        return True
+    if here.get("scope") == DELETED:
+        return fields.get("scope") != DELETED
+    was, now = (moment_of(one, "updated_at") or moment_of(one) for one in (here, fields))
+    return was is not None and now is not None and was < now
 
 
 def _check_texts(archive: Archive) -> None:
@@ -420,11 +468,6 @@ def _check_texts(archive: Archive) -> None:
                 f"the point {record['id']} cannot be embedded ({error}), and needs a memory of the embedding and "
                 "language that its vectors are of"
             ) from error
-
-
-def _embedded(records: Iterable[dict[str, Any]], collection: MemoryCollection) -> list[models.PointStruct]:
-    found = list(records)
-    return collection.encode([record["id"] for record in found], [record["payload"] for record in found])
 
 
 def _unpacked(record: dict[str, Any]) -> models.PointStruct:

@@ -15,7 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from memory_integrations.scopes import MemoryScope
 _log = logging.getLogger("memory_integrations")
 
 _EVENTS_A_WRITE = 1000
-_LOST = "lost"
+_LOST, _REMOVED, _REVISED = "lost", "removed", "revised"
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _encode_sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=True).encode
@@ -84,7 +84,31 @@ def decode_event(number: int, line: str) -> Event:
 
 def removed(event: Event) -> Event:
     """What stands in the place of an event that was removed: events are known by their place, so the place stays."""
-    return Event(event.number, event.at, "removed", {})
+    return Event(event.number, event.at, _REMOVED, {})
+
+
+def revised(event: Event, data: Mapping[str, Any]) -> Event:
+    """What stands in the place of an event of which a part was removed."""
+    return replace(event, data={**data, _REVISED: True})
+
+
+def merged(one: Event, other: Event) -> Event | None:
+    """What stands in the place of what two journals of a scope have under one number.
+
+    What was lost in one comes back from the other; what was removed in one, or a part of it, stays removed.
+
+    Returns:
+        It; None where these are two events, so that the journals are two histories.
+    """
+    if one == other or other.kind == _LOST:
+        return one
+    if one.kind == _LOST:
+        return other
+    is_removed = _REMOVED in (one.kind, other.kind)
+    is_revised = one.kind == other.kind and (_REVISED in one.data or _REVISED in other.data)
+    if one.at != other.at or not (is_removed or is_revised):
+        return None
+    return min(one, other, key=lambda event: len(encode_event(event)))
 
 
 def lost(number: int) -> Event:
@@ -205,6 +229,8 @@ def events_of(journal: Journal, scope: MemoryScope) -> list[Event]:
 def restored(journal: Journal, scope: MemoryScope, events: Sequence[Event], *, dry_run: bool = False) -> int:
     """Write those events of another journal of a scope that this one does not have yet, or has lost.
 
+    What was removed there is removed here too; see :func:`merged`.
+
     Args:
         journal: Where to.
         scope: Whose.
@@ -212,7 +238,7 @@ def restored(journal: Journal, scope: MemoryScope, events: Sequence[Event], *, d
         dry_run: Only see whether it can be done.
 
     Returns:
-        How many were written, or would be.
+        How many were written or removed, or would be.
 
     Raises:
         StoreCorruptedError: Events are missing, of these or of the journal's.
@@ -223,21 +249,21 @@ def restored(journal: Journal, scope: MemoryScope, events: Sequence[Event], *, d
     journal.check(scope)
     there: list[Event] = []
     opened = journal.open(scope, there.append, partial(_replace, there))
-    both = list(zip(there, events, strict=False))
-    found = {other.number: other for one, other in both if one.kind == _LOST and other.kind != _LOST}
-    if any(one != other for one, other in both if one.number not in found):
+    both = list(map(merged, there, events))
+    if None in both:
         raise StoreUnavailableError(
             f"{scope} has another history here than what is to be written: {len(there)} events against {len(events)}, "
             "which do not begin alike. Nothing was written. Erase the scope first, or write to another data_dir or "
             "database."
         )
+    changes = sum(now is not was for was, now in zip(there, both, strict=False))
     missing = events[len(both) :]
     if not dry_run:
-        if found:
-            opened.revise(lambda event: found.get(event.number, event) if event.kind == _LOST else event)
+        if changes:
+            opened.revise(lambda was: merged(was, events[was.number - 1]) or was if was.number <= len(events) else was)
         for start in range(0, len(missing), _EVENTS_A_WRITE):
             opened.extend(missing[start : start + _EVENTS_A_WRITE])
-    return len(missing) + len(found)
+    return len(missing) + changes
 
 
 def _check_whole(events: Sequence[Event], before: int, scope: MemoryScope) -> None:

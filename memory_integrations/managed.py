@@ -9,7 +9,7 @@ from types import UnionType
 from typing import Any
 
 from memory_integrations.decisions import Compress, Decision, Delete, Forget, Keep, Promote
-from memory_integrations.journal import Event, Journal, removed
+from memory_integrations.journal import Event, Journal, removed, revised
 from memory_integrations.messages import Message, as_utc
 from memory_integrations.plans import ManagementReceipt
 from memory_integrations.scopes import MemoryScope
@@ -207,13 +207,13 @@ class ManagementLog:
             self._on_event(event)
 
 
-def _deciding(event: Event, revised: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Event:
+def _deciding(event: Event, decided: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Event:
     """The event with other decisions in the place of its own; the same one where none changes."""
     if event.kind != _RUN or not _is_readable(event):
         return event
     was = event.data["decisions"]
-    now = [made for made in map(revised, was) if made is not None]
-    return event if now == was else replace(event, data={**event.data, "decisions": now})
+    now = [made for made in map(decided, was) if made is not None]
+    return event if now == was else revised(event, {**event.data, "decisions": now})
 
 
 def _untold(made: dict[str, Any]) -> dict[str, Any] | None:

@@ -644,7 +644,8 @@ class MemoryManager:
     def import_archive(self, path: str | Path, progress: Progress | None = None) -> ArchiveReceipt:
         """Write what an archive of :meth:`export` has into this memory, whatever stores it is in.
 
-        What is there already is not doubled; memories that were deleted here come back, and events that were lost here.
+        What is there already is not doubled, and what is newer here stays. Memories that were deleted here come back,
+        and events that were lost here; facts that were erased, here or there, do not.
         Interrupted, it goes on when it is called again.
 
         Whoever made it, an archive of a scope writes into no other. One of all scopes may say anything of everybody.
@@ -668,7 +669,7 @@ class MemoryManager:
                     f"for {whose or 'global'}. Nothing was written."
                 )
             receipt = restore_archive(archive, self._open.journal, self._open.memories, progress)
-        self.features.refresh()
+        self._open.refresh_facts()
         return receipt
 
     def examine(self) -> list[Finding]:

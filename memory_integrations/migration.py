@@ -15,7 +15,7 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 from memory_integrations.collection import MemoryCollection
 from memory_integrations.copying import are_equal, copy_points, create_alike, index_alike, pages
 from memory_integrations.errors import EmbeddingMismatchError, StoreCorruptedError, StoreUnavailableError
-from memory_integrations.journal import Event, Journal, as_json_line, encode_event, events_of, restored
+from memory_integrations.journal import Event, Journal, as_json_line, encode_event, events_of, merged, restored
 from memory_integrations.reembedding import finish
 from memory_integrations.scopes import MemoryScope
 from memory_integrations.server import asking
@@ -118,11 +118,14 @@ def copy_journals(source: Journal, target: Journal, progress: Progress | None = 
     for scope in scopes:
         events = events_of(source, scope)
         restored(target, scope, events, dry_run=True)
-        more = len(events_of(target, scope)) - len(events)
-        if more > 0:
+        there = events_of(target, scope)
+        if len(there) > len(events) or any(
+            merged(one, event) != event for one, event in zip(there, events, strict=False)
+        ):
             raise StoreUnavailableError(
-                f"{scope} goes on in the target, by {more} events that are not here: the target is not what this was "
-                "copied to, or was used since. Nothing was written. Erase the scope there first, or choose another."
+                f"{scope} goes on in the target, with events that are not here, or without what was removed there: it "
+                "is not what this was copied to, or was used since. Nothing was written. Erase the scope there first, "
+                "or choose another target."
             )
     count, checked = 0, sha256()
     for done, scope in enumerate(scopes, 1):

@@ -141,6 +141,17 @@ class OpenMemory:
                 self._recent.popitem(last=False)
             return found
 
+    def refresh_facts(self) -> None:
+        """Read what was written to journals past the facts that are open here, of everybody.
+
+        Raises:
+            StoreError: A journal cannot be read.
+        """
+        with self._lock:
+            open_ = list(self._features.values())
+        for features in open_:
+            features.refresh()
+
     def work(self, job: Callable[[], ManagementReceipt]) -> Future[ManagementReceipt]:
         """Do something off the reply path, one thing after the other."""
         with self._lock:

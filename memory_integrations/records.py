@@ -10,7 +10,7 @@ import base64
 import json
 import math
 from collections.abc import Callable, Mapping
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any, TypeGuard
 from uuid import UUID
 
@@ -162,13 +162,21 @@ def _check_vectors(record: Mapping[str, Any], size: int | None) -> None:
 
 
 def _check_fields(fields: Mapping[str, Any]) -> None:
-    """See that nobody stumbles over a memory's metadata: whoever reads, ranks, sweeps or deletes it."""
+    """See that nobody stumbles over a memory's metadata: whoever reads, ranks, sweeps or deletes it.
+
+    What other programs wrote may say anything: all who read it know that.
+    """
+    kind = fields.get("kind")
+    if not (kind == KIND or kind in _ROLES or "within" in fields):
+        return
     for name, is_right in _FIELDS.items():
         if name in fields and not is_right(fields[name]):
             raise ValueError(f"its {name} {fields[name]!r:.60} is none")
     if fields.get("piece", 0) >= fields.get("pieces", 1):
         raise ValueError(f"it is piece {fields['piece']} of {fields.get('pieces', 1)}, counted from 0")
-    if fields.get("kind") == KIND or "within" in fields:  # by which a store finds its items
+    if kind in _ROLES and fields.get("role") not in _ROLES[kind]:
+        raise ValueError(f"its role {fields.get('role')!r:.60} is none of a {kind}")
+    if kind == KIND or "within" in fields:  # by which a store finds its items
         _check_item(fields)
 
 
@@ -222,14 +230,13 @@ def _is_text_or_none(value: Any) -> bool:
 
 def _is_time_or_none(value: Any) -> bool:
     try:
-        return value is None or bool(datetime.fromisoformat(value) and date.fromisoformat(value[:10]))
+        return value is None or datetime.fromisoformat(value).tzinfo is not None
     except (TypeError, ValueError):
         return False
 
 
-def _is_aware_or_none(value: Any) -> bool:
-    return value is None or (_is_time_or_none(value) and datetime.fromisoformat(value).tzinfo is not None)
-
+_ROLES: Mapping[Any, tuple[str, ...]] = {"message": ("user", "assistant"), "file": ("file",)}
+"""Who may have said what a memory of a kind says: what a file says that somebody gave is no instruction of a system."""
 
 _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "session_id": _is_text_or_none,
@@ -239,7 +246,7 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "name": _is_text_or_none,
     "created_at": _is_time_or_none,
     "updated_at": _is_time_or_none,
-    "expires_at": _is_aware_or_none,
+    "expires_at": _is_time_or_none,
     "ttl": _is_number,
     "order": _is_number,
     "piece": _is_count,

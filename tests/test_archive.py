@@ -19,7 +19,9 @@ from strategies import Clock
 from memory_integrations import (
     EmbeddingMismatchError,
     ManagementPlan,
+    MemoryFilter,
     MemoryManager,
+    MemoryScope,
     Message,
     Promote,
     ScopeError,
@@ -425,6 +427,10 @@ def everything_of(memory: MemoryManager) -> Any:
         pytest.param(item("user:ann", kind="message", message_id="m"), id="an item in disguise"),
         pytest.param(item("user:ann", expires_at=AT[:19]), id="an item that no sweeping survives"),
         pytest.param(item("user:ann", within=["", "bob"]), id="an item that is listed elsewhere"),
+        pytest.param(point(role="system"), id="a message of the system"),
+        pytest.param(point(role=None), id="a message of nobody"),
+        pytest.param(point(kind="file", role="user"), id="a file in disguise"),
+        pytest.param(point(created_at=AT[:19]), id="a message without a time zone"),
     ],
 )
 @pytest.mark.parametrize("place", ["first", "last"])
@@ -698,6 +704,10 @@ def test_a_backup_may_have_what_other_programs_wrote_in_their_way(opened: Open, 
     two.import_archive(tmp_path / "with.jsonl")
     assert everything_of(two) == everything_of(one)
     one.export(tmp_path / "without.jsonl", all_scopes=True)
+    opened("embedded anew").import_archive(tmp_path / "without.jsonl")
+    odd["page_content"] = ["?"]
+    memories.open().upsert(memories.name, [models.PointStruct(id=1, vector={}, payload=odd)])
+    one.export(tmp_path / "without.jsonl", all_scopes=True)
     three = opened("three")
     with pytest.raises(StoreCorruptedError, match=r"the point 1 cannot be embedded .* Nothing was imported"):
         three.import_archive(tmp_path / "without.jsonl")
@@ -775,3 +785,63 @@ def test_what_waits_in_the_sessions_of_a_user_is_in_the_archive(opened: Open, tm
     memory.for_scope("user:ann").export(tmp_path / "ann.jsonl")
     text = (tmp_path / "ann.jsonl").read_text()
     assert "Porto" in text and "Faro" not in text
+
+
+def test_what_was_written_since_a_backup_stays(opened: Open, clock: Clock, tmp_path: Path) -> None:
+    pytest.importorskip("langgraph")
+    from memory_integrations.langchain import MemoryStore
+
+    one, path = opened(), tmp_path / "all.jsonl"
+    store, ann = MemoryStore(one), one.for_scope("user:ann/session:s")
+    store.put(("notes",), "theme", {"is": "light"})
+    ann.store_file_summary("lease.pdf", LONG)
+    ann.long_term.store_messages([Message("user", "My password is hunter2.", id="m")])
+    one.export(path, all_scopes=True, vectors=True)
+    clock.advance(60)
+    store.put(("notes",), "theme", {"is": "dark"})
+    ann.store_file_summary("lease.pdf", "Pets are welcome.")
+    ann.long_term.store_messages([Message("user", "My password is [removed].", id="m")])
+    now = everything_of(one)
+    assert one.import_archive(path).new_points == 0
+    assert everything_of(one) == now
+    one.export(tmp_path / "later.jsonl", all_scopes=True)
+    two = opened("two")
+    two.import_archive(path)
+    assert two.import_archive(tmp_path / "later.jsonl").new_points == 2, "what is older there is replaced"
+    found = [of.long_term.search("pets", 1, where=MemoryFilter(kind="file")) for of in (ann, two.for_scope(ann.scope))]
+    assert [hit.text for hit in found[0]] == [hit.text for hit in found[1]] != []
+    assert {key: value for key, value in everything_of(two)[0].items() if LONG[:20] in str(value)} == {}
+    assert MemoryStore(two).get(("notes",), "theme").value == {"is": "dark"}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_backup_from_before_an_erasure_brings_back_all_but_that(
+    opened: Open, clock: Clock, tmp_path: Path, lost: bool
+) -> None:
+    one = filled(opened(), clock)
+    one.export(tmp_path / "before.jsonl", all_scopes=True)
+    monday = one.for_scope("user:ann/session:monday")
+    one.for_scope("user:ann").erase_fact("plays")
+    (oboe,) = [hit for hit in monday.search_long_term("oboe", 9) if hit.message_ids == ("m2",)]
+    monday.long_term.delete([oboe.id])
+    if lost:
+        bobs = one._open.journal.path(MemoryScope(user_id="bob"))  # type: ignore[attr-defined]
+        head, _, *rest = bobs.read_bytes().splitlines(keepends=True)
+        bobs.write_bytes(b"".join([head, b"\n", *rest]))
+        for finding in one.examine():
+            if finding.repair:
+                finding.repair()
+    receipts = monday.receipts()
+    one.export(tmp_path / "after.jsonl", all_scopes=True)
+    one.import_archive(tmp_path / "before.jsonl")
+    assert one.for_scope("user:bob").get_fact("pet") == "Xerxes"
+    assert one.for_scope("user:ann").features.get("plays") is None
+    assert monday.receipts() == receipts
+    two = opened("two")
+    two.import_archive(tmp_path / "before.jsonl")
+    assert two.for_scope("user:ann").get_fact("plays") == "oboe"
+    two.import_archive(tmp_path / "after.jsonl")
+    assert two.for_scope("user:ann").features.get("plays") is None, "what was erased there is erased here"
+    assert two.for_scope("user:ann/session:monday").receipts() == receipts
+    journals = b"".join(path.read_bytes() for path in (tmp_path / "two" / "journal").iterdir())
+    assert b"tuned to the orchestra" not in journals
