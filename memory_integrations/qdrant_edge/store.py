@@ -32,6 +32,7 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from memory_integrations.errors import StoreCorruptedError, StoreLockedError, StoreUnavailableError
+from memory_integrations.forks import in_child
 from memory_integrations.qdrant_edge import configs, points, shard
 from memory_integrations.qdrant_edge.lock import SERVER_HINT, DirectoryLock
 
@@ -642,5 +643,4 @@ def _forget_parent() -> None:
     _stores.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
+in_child(_forget_parent)
