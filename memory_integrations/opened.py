@@ -181,9 +181,10 @@ class OpenMemory:
         if worker is not None:
             worker.shutdown()
         self.journal.close()
-        self.memories.close()
-        self._leave_client_to_parent()
-        client, self._own_client = self._own_client, None
+        with self.memories.lock:  # so that nobody is handed the client that is closed here
+            self.memories.close()
+            self._leave_client_to_parent()
+            client, self._own_client = self._own_client, None
         if client is not None:
             client.close()
 
