@@ -452,7 +452,7 @@ class JsonlScopeJournal:
             assert fd is not None
             self._read_new(fd)
             if self._torn:
-                self._set_torn_line_aside(fd)
+                self._set_torn_line_aside(fd, self._offset)
             lines = _read_from(fd, 0).removesuffix(b"\n").split(b"\n")[1:]
             changes, events = 0, []
             for place, line in enumerate(lines):
@@ -513,10 +513,18 @@ class JsonlScopeJournal:
         return count
 
     def repair(self) -> int:
-        """Move the lines that are no events to ``<file>.aside``; returns how many, a lost first line among them."""
+        """Move the lines that are no events to ``<file>.aside``; returns how many, a lost first line among them.
+
+        A torn last line was never acknowledged: it is set aside as a writer does it, and is no event that was lost.
+        """
         with self._locked(write=True) as fd:
             assert fd is not None
-            header, *lines = _read_from(fd, 0).removesuffix(b"\n").split(b"\n")
+            *whole, torn = _read_from(fd, 0).split(b"\n")
+            if torn:
+                self._set_torn_line_aside(fd, sum(len(line) + 1 for line in whole))
+            if not whole:
+                return 0
+            header, *lines = whole
             is_headless = _is_sound(header, self.path, 2)  # that line was lost, and the others must keep their numbers
             if is_headless:
                 lines.insert(0, header)
@@ -665,17 +673,17 @@ class JsonlScopeJournal:
             _log.warning("%s ends in %d bytes of an event that was never acknowledged", self.path, len(rest))
         self._torn = bool(rest)
 
-    def _set_torn_line_aside(self, fd: int) -> None:
+    def _set_torn_line_aside(self, fd: int, end: int) -> None:
         """Keep what a writer wrote before it died beside the journal, and go on after the last whole line."""
-        _append_to(f"{self.path}.torn", _read_from(fd, self._offset) + b"\n")
-        os.ftruncate(fd, self._offset)
+        _append_to(f"{self.path}.torn", _read_from(fd, end) + b"\n")
+        os.ftruncate(fd, end)
         self._torn = False
 
     def _add(self, fd: int, events: Sequence[Event]) -> None:
         """Write the next events, and hand them over."""
         lines = [encode_event(event).encode() for event in events]
         if self._torn:
-            self._set_torn_line_aside(fd)
+            self._set_torn_line_aside(fd, self._offset)
         if not self._lines:
             self._file_id, header = self._header()
             self._write(fd, [header])
