@@ -27,7 +27,7 @@ def create_alike(
     target: QdrantClient,
     new_name: str,
     metadata: Mapping[str, Any],
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any],
 ) -> None:
     """Create an empty collection with the vectors and indexes of another.
 
@@ -39,13 +39,10 @@ def create_alike(
         target: Where to.
         new_name: The new one's name.
         metadata: What it says of itself.
-        options: What else it is created with; None means as the other one is.
+        options: What else it is created with; see :func:`settings_of`.
     """
     found = source.get_collection(name)
     params = found.config.params
-    if options is None:
-        names = ("shard_number", "replication_factor", "write_consistency_factor")
-        options = {name: getattr(params, name) for name in names}
     try:
         target.create_collection(
             new_name,
@@ -60,15 +57,15 @@ def create_alike(
         there = target.get_collection(new_name).config
         if _kinds(there.params) != _kinds(params) or (there.metadata or {}) != dict(metadata):
             raise
-    index_alike(source, name, target, new_name)
+    index_alike(found, target, new_name)
 
 
-def index_alike(source: QdrantClient, name: str, target: QdrantClient, new_name: str) -> None:
-    """See that a collection has the indexes of another."""
-    present = target.get_collection(new_name).payload_schema
-    for field, index in source.get_collection(name).payload_schema.items():
+def index_alike(found: models.CollectionInfo, client: QdrantClient, name: str) -> None:
+    """See that a collection has the indexes of another one that was found."""
+    present = client.get_collection(name).payload_schema
+    for field, index in found.payload_schema.items():
         if field not in present:
-            target.create_payload_index(new_name, field, index.params or index.data_type)
+            client.create_payload_index(name, field, index.params or index.data_type)
 
 
 def _kinds(params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -136,16 +133,19 @@ def as_they_are(points: list[Any]) -> list[Any]:
     return [models.PointStruct(id=point.id, vector=point.vector or {}, payload=point.payload) for point in points]
 
 
-def settings_of(config: models.CollectionConfig) -> dict[str, Any]:
-    """What a collection was created with beside its vectors, for another to be created with."""
+def settings_of(config: models.CollectionConfig, *, spread: bool) -> dict[str, Any]:
+    """What a collection was created with beside its vectors, for another to be created with.
+
+    Args:
+        config: Its configuration.
+        spread: Whether also how it is spread over a cluster, which another cluster knows better.
+    """
     from qdrant_client import models
 
     params = config.params
+    names = ("shard_number", "sharding_method", "replication_factor", "write_consistency_factor")
     settings = {
-        "shard_number": params.shard_number,
-        "sharding_method": params.sharding_method,
-        "replication_factor": params.replication_factor,
-        "write_consistency_factor": params.write_consistency_factor,
+        **({name: getattr(params, name) for name in names} if spread else {}),
         "on_disk_payload": params.on_disk_payload,
         "payload": params.payload,
         "id_tracker": params.id_tracker,

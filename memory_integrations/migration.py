@@ -13,8 +13,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
-from memory_integrations.collection import MemoryCollection
-from memory_integrations.copying import are_equal, copy_points, create_alike, index_alike, pages
+from memory_integrations.collection import MemoryCollection, is_embedded
+from memory_integrations.copying import are_equal, copy_points, create_alike, index_alike, pages, settings_of
 from memory_integrations.errors import EmbeddingMismatchError, StoreCorruptedError, StoreUnavailableError
 from memory_integrations.journal import Event, Journal, as_json_line, encode_event, events_of, merged, restored
 from memory_integrations.reembedding import finish
@@ -177,16 +177,20 @@ def copy_collection(
         finish(here, name)
         if not here.collection_exists(name):
             return 0, sha256().hexdigest()
-        metadata = here.get_collection(name).config.metadata or {}
+        found = here.get_collection(name)
+        metadata = found.config.metadata or {}
         if not there.collection_exists(name):
-            create_alike(here, name, there, name, metadata, target.options)
+            # What the embedded engine tells of its settings are its defaults; and it has not all that a server has.
+            alike = is_embedded(here) == is_embedded(there)
+            settings = settings_of(found.config, spread=False) if alike else {}
+            create_alike(here, name, there, name, metadata, {**settings, **target.options})
         elif (written := there.get_collection(name).config.metadata or {}) != metadata:
             raise EmbeddingMismatchError(
                 f"The collection {name!r} of the target was written with {written}, that of the source with "
                 f"{metadata}. Nothing was copied: use an empty target, or call long_term.reembed() on one of them."
             )
         else:
-            index_alike(here, name, there, name)
+            index_alike(found, there, name)
         copy_points(here, name, there, name, progress=told)
         return _compared(here, there, name)
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from memory_integrations.copying import Progress, copy_points, settings_of
+from memory_integrations.copying import Progress, copy_points, index_alike, settings_of
 from memory_integrations.errors import StoreUnavailableError
 from memory_integrations.layout import DENSE, SPARSE
 
@@ -128,8 +128,7 @@ def _begin(client: QdrantClient, name: str, place: str, identity: Mapping[str, A
         first = client.get_collection(place)
     _create_second(client, first, second, identity)
     with _having(client, second):
-        for field, index in first.payload_schema.items():
-            client.create_payload_index(second, field, index.params or index.data_type)
+        index_alike(first, client, second)
         _point(client, [f"{second}.{id_}"], second)
     return f"{second}.{id_}"
 
@@ -152,7 +151,7 @@ def _create_second(
             vectors_config=named if isinstance(vectors, dict) else dense,
             sparse_vectors_config={**sparse, SPARSE: terms},
             metadata={**(first.config.metadata or {}), **identity},
-            **settings_of(first.config),
+            **settings_of(first.config, spread=True),
         )
     except Exception:
         if not client.collection_exists(second):  # else it was asked for twice, since an answer was lost

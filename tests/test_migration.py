@@ -241,6 +241,14 @@ def test_a_database_by_another_name_is_the_same(opened: Open, clock: Clock, tmp_
     assert not (tmp_path / "two/vectors").exists()
 
 
+def test_how_the_embedded_engine_was_tuned_goes_along(opened: Open, clock: Clock) -> None:
+    one, two = filled(opened(), clock), opened("two")
+    one._open.memories.client().update_collection(COLLECTION, hnsw_config=models.HnswConfigDiff(m=24))
+    one.migrate_to(two)
+    before, after = (memory._open.memories.client().get_collection(COLLECTION).config for memory in (one, two))
+    assert after == before and after.hnsw_config.m == 24
+
+
 def test_what_shows_that_two_stores_are_two_is_gone_afterwards(opened: Open, clock: Clock) -> None:
     one, two = filled(opened(), clock), opened("two")
     one.migrate_to(two)

@@ -474,6 +474,28 @@ def test_a_new_collection_that_somebody_else_made_otherwise_is_not_taken(
     assert qdrant_server.storage.engine.count(COLLECTION).count == 0
 
 
+def test_what_an_operator_set_goes_along_from_server_to_server(qdrant_server: StandIn, tmp_path: Path) -> None:
+    """But for how a cluster spreads it, and for what the target's memory says itself."""
+    with StandIn() as second, MemoryManager(data_dir=tmp_path / "one", qdrant=QdrantServer(qdrant_server.url)) as one:
+        tell(one)
+        strict = m.StrictModeConfig(enabled=True, max_query_limit=777, unindexed_filtering_retrieve=False)
+        one._open.memories.client().update_collection(
+            COLLECTION,
+            hnsw_config=m.HnswConfigDiff(m=24, payload_m=24),
+            optimizers_config=m.OptimizersConfigDiff(deleted_threshold=0.05),
+            quantization_config=m.ScalarQuantization(scalar=m.ScalarQuantizationConfig(type=m.ScalarType.INT8)),
+            strict_mode_config=strict,
+        )
+        with MemoryManager(data_dir=tmp_path / "two", qdrant=QdrantServer(second.url, shard_number=6)) as two:
+            one.migrate_to(two)
+            before, after = (one_of._open.memories.client().get_collection(COLLECTION) for one_of in (one, two))
+    assert after.config.params.shard_number == 6
+    assert after.config.strict_mode_config.max_query_limit == 777
+    params = after.config.params.model_copy(update={"shard_number": before.config.params.shard_number})
+    assert after.config.model_copy(update={"params": params}) == before.config
+    assert before.config.hnsw_config.m == 24
+
+
 def test_a_server_under_two_names_is_not_moved_onto_itself(
     open_memory: Open, qdrant_server: StandIn, way: str, tmp_path: Path
 ) -> None:
