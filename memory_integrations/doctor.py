@@ -58,6 +58,8 @@ def examine(data_dir: Path, journal: Journal, collection: MemoryCollection) -> I
         else:
             for scope in journal.scopes():
                 yield from _examine_events(journal, scope, str(scope))
+            for key, count in journal.strays().items():
+                yield _stray(journal, key, count)
     except StoreError as error:
         yield Finding(journal.place, str(error))
     try:
@@ -78,7 +80,20 @@ def _examine_directory(data_dir: Path) -> Iterator[Finding]:
                 f"Others than its owner may read it (mode {mode:o}); it holds what users said. Expected 700.",
                 partial(_close_to_others, directory),
             )
+    yield from _examine_segments(data_dir / "vectors")
     yield from _examine_disk(data_dir, shutil.disk_usage(data_dir).free)
+
+
+def _examine_segments(vectors: Path) -> Iterator[Finding]:
+    from memory_integrations.qdrant_edge.shard import knows_its_points
+
+    for segment in sorted(vectors.glob("shards/*/segments/*")):
+        if not knows_its_points(segment):
+            yield Finding(
+                str(segment),
+                "Its table of ids (mutable_id_tracker.mappings) is missing or was cut off: the engine finds only the "
+                "latest memories, which its log holds. Store nothing further, and restore the directory from a backup.",
+            )
 
 
 def _examine_disk(data_dir: Path, free: int) -> Iterator[Finding]:
@@ -178,6 +193,15 @@ def _examine_events(journal: Journal, scope: MemoryScope, where: str) -> Iterato
     except StoreCorruptedError as error:
         repair = partial(_set_aside, journal, scope) if isinstance(journal, JsonlJournal) else None
         yield Finding(where, str(error), repair)
+
+
+def _stray(journal: Journal, key: str, count: int) -> Finding:
+    return Finding(
+        journal.place,
+        f"{count:,} events have the key {key!r}, and no scope has: its row in memory_journal_scopes is missing, so "
+        "that nobody sees them. The key begins as the scope's name does. Restore the row from a backup of the "
+        "database; or erase the facts of that scope, which removes them, and `import` a backup.",
+    )
 
 
 def _mark_lost(journal: Journal, scope: MemoryScope) -> str:

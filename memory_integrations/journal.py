@@ -211,6 +211,9 @@ class Journal(Protocol):
     def repair(self, scope: MemoryScope) -> int:
         """Put a mark in the place of every event that is lost, so that the others keep theirs; how many there were."""
 
+    def strays(self) -> Mapping[str, int]:
+        """How many events there are of scopes that are not known any more, by their storage keys."""
+
     def close(self) -> None:
         """Release what is open."""
 
@@ -332,6 +335,8 @@ class JsonlJournal:
             StoreUnavailableError: It cannot be read.
         """
         try:
+            if path.is_fifo():
+                raise StoreUnavailableError(f"{path} is a pipe and no journal: who reads it waits for ever. Remove it.")
             with path.open("rb") as file:
                 header = file.readline()
         except FileNotFoundError:
@@ -355,6 +360,10 @@ class JsonlJournal:
             return journal.repair() if journal.path.exists() else 0
         finally:
             journal.close()
+
+    def strays(self) -> Mapping[str, int]:
+        """None: a file says itself whose it is."""
+        return {}
 
     def close(self) -> None:
         """Close every file; a journal that is used again opens its own."""

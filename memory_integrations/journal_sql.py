@@ -57,6 +57,10 @@ _events = sql.Table(
     sql.Column("number", sql.BigInteger, primary_key=True),
     sql.Column("line", sql.Text, nullable=False),
 )
+_has_no_row = ~sql.exists().where(_scopes.c.scope_key == _events.c.scope_key)
+_stray = (
+    sql.select(_events.c.scope_key, sql.func.count().label("count")).where(_has_no_row).group_by(_events.c.scope_key)
+)
 
 
 class SqlJournal:
@@ -135,6 +139,16 @@ class SqlJournal:
                 fresh = {"latest": max([latest, *numbers]), "mark": os.urandom(8).hex()}
                 database.execute(sql.update(_scopes).where(_scopes.c.scope_key == scope.storage_key).values(fresh))
         return len(marks)
+
+    def strays(self) -> Mapping[str, int]:
+        """How many events there are of scopes whose row is missing, by their keys.
+
+        Raises:
+            StoreUnavailableError: The database does not answer, or refuses.
+        """
+        with self.reading() as database:
+            found = database.execute(_stray.order_by(_events.c.scope_key))
+            return {row[0]: row[1] for row in found}
 
     def close(self) -> None:
         """Give the connections back; a journal that is used again connects anew."""
@@ -319,11 +333,13 @@ class SqlScopeJournal:
         """
         with self._mutex:
             with self._journal.writing() as database:
-                count = 0
-                # Without a row nothing is locked: whoever begins to write meanwhile must not lose the row to this.
+                gone = sql.delete(_events).where(_events.c.scope_key == self._key)
                 if database.execute(self._row().with_for_update()).one_or_none() is not None:
-                    count = database.execute(sql.delete(_events).where(_events.c.scope_key == self._key)).rowcount
+                    count = database.execute(gone).rowcount
                     database.execute(sql.delete(_scopes).where(_scopes.c.scope_key == self._key))
+                else:
+                    # Without a row nothing is locked: whoever begins to write meanwhile must not lose theirs to this.
+                    count = database.execute(gone.where(_has_no_row)).rowcount
             self._hand_over(None, [])
         return count
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,58 @@ def test_a_journal_that_does_not_answer_does_not_hide_the_memories(opened: Open,
         (True, False),
         (False, True),
     ]
+
+
+@pytest.mark.parametrize("left", [None, b""])
+def test_a_table_of_ids_that_the_engine_does_not_miss_is_named(
+    opened: Open, tmp_path: Path, left: bytes | None
+) -> None:
+    memory = filled(opened())
+    for number in range(20):
+        memory.add_turn(f"More of this, for the time {number}.", "Noted.")
+    memory.close()
+    [table] = (tmp_path / "data/vectors").rglob("mutable_id_tracker.mappings")
+    table.unlink()
+    if left is not None:
+        table.write_bytes(left)
+    for _ in range(2):  # also once the engine has opened it, and begun a new table
+        [finding] = opened().examine()
+        assert finding.where == str(table.parent) and finding.serious and finding.repair is None
+        opened().long_term.count()
+
+
+def test_a_pipe_among_the_journals_is_named_and_not_waited_for(opened: Open, tmp_path: Path) -> None:
+    filled(opened())
+    pipe = tmp_path / "data" / "journal" / "user-cleo.jsonl"
+    os.mkfifo(pipe)
+    [finding] = opened().examine()
+    assert finding.where == str(pipe) and "is a pipe" in finding.problem
+
+
+def test_events_whose_scope_a_database_lost_are_named_and_can_be_erased(
+    opened: Open, tmp_path: Path, journal_url: str | None
+) -> None:
+    if journal_url is None:
+        pytest.skip("a file says itself whose it is")
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    memory = filled(opened(journal_url=journal_url))
+    journal = memory._open.journal
+    assert journal.strays() == {}
+    memory.export(tmp_path / "backup.jsonl")
+    scopes = sqlalchemy.text("DELETE FROM memory_journal_scopes")
+    with journal.writing() as database:  # type: ignore[attr-defined]
+        database.execute(scopes)
+    memory = opened(journal_url=journal_url)
+    found = memory.examine()
+    assert [
+        f"{count} events have the key 'user-{name}" in one.problem
+        for one, count, name in zip(found, (2, 1), ("ann", "bob"), strict=True)
+    ] == [True, True]
+    for scope in ("user:ann", "user:bob"):
+        memory.for_scope(scope).features.erase()
+    assert memory.examine() == [], "they go, though nothing names them"
+    memory.import_archive(tmp_path / "backup.jsonl")
+    assert memory.features.all() == {"city": "Lisbon", "plays": "oboe"}
 
 
 def test_a_registry_that_cannot_be_read_is_named(opened: Open, tmp_path: Path) -> None:

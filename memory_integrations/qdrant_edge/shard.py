@@ -35,6 +35,7 @@ __all__ = [
     "failures",
     "has_room",
     "is_there",
+    "knows_its_points",
     "load",
     "occupied",
     "remove",
@@ -50,6 +51,8 @@ SPARE = 32 << 20
 disk has no page left for them, the system does not refuse: it ends the process (SIGBUS). A call writes less."""
 SPARE_TO_OPEN = 8 << 20
 """The same for opening, which writes what the log holds beyond the last flush: what is on a full disk can be read."""
+
+_VERSION, _SHORTEST_ID = 8, 13  # bytes of a point's version, and of the shortest entry of a table of ids
 
 _MISSING_POINT = re.compile(r"No point with id (?P<id>\S+)")
 _FAULT = re.compile(r"^(Service (runtime|internal) error|Out of memory|IO error)", re.IGNORECASE)
@@ -175,6 +178,22 @@ def close(opened: edge.EdgeShard) -> None:
 def is_there(path: Path) -> bool:
     """Whether a directory holds a shard."""
     return any(path.glob("segments/*/segment.json"))
+
+
+def knows_its_points(segment: Path) -> bool:
+    """Whether a segment's table of ids has an entry for every point that was ever written to it.
+
+    The engine takes a table that is missing or empty for that of a segment without points.
+    """
+    versions = _size(segment / "mutable_id_tracker.versions")  # first: the table grows first
+    return versions // _VERSION * _SHORTEST_ID <= _size(segment / "mutable_id_tracker.mappings") or not segment.exists()
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def load(path: Path) -> edge.EdgeShard:
