@@ -209,7 +209,7 @@ class LongTermMemory:
         """Delete memories of this scope by their ids (``MemoryHit.id``), physically; others' are not touched.
 
         A deleted message stays deleted: a conversation that is told again (``MemoryManager.follow``) does not bring it
-        back. What says nearly the same is another memory: ``search(distinct=False)`` shows them all.
+        back. What says the same again is another memory: ``search(distinct=False)`` shows them all.
 
         Returns:
             How many there were.
@@ -328,8 +328,8 @@ class LongTermMemory:
             where: Only what meets these conditions.
             without: Ids of messages of this session that are left out, such as the question's own: it is what is most
                 like itself.
-            distinct: Leave out what says nearly the same as a better hit; of an assistant's echo and what the user said
-                the latter is shown.
+            distinct: Leave out what says the same as a better hit, in the same words but for some around them; of an
+                assistant's echo and what the user said the latter is shown.
             explain: Say what each signal gave to a score.
 
         Returns:
@@ -664,8 +664,8 @@ class _Hits:
             if message in self._by_message:
                 self._by_message[message].append((ranked, point))
             elif not self.complete:
-                words = frozenset(_WORD.findall(text_of(point).lower()))
-                twin = self._distinct.twin_of(words, message) if self._distinct else None
+                words, role = _WORD.findall(text_of(point).lower()), fields.get("role")
+                twin = self._distinct.twin_of(words, role, message) if self._distinct else None
                 if twin is None:
                     self._by_message[message] = [(ranked, point)]
                 elif fields.get("role") == "user":
