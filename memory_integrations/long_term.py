@@ -461,6 +461,7 @@ class LongTermMemory:
         ids: list[str] = []
         payloads: list[dict[str, Any]] = []
         outdated: list[str] = []
+        is_cut = False  # whether something that a message said is taken out of it
         for place, (message, text) in zip(places, messages, strict=True):
             metadata, parts = as_metadata(message, tag, kind), pieces(text)
             before = known.get(place, [])
@@ -473,16 +474,17 @@ class LongTermMemory:
             if len(before) != len(parts) or None in orders:
                 orders = list(collection.next_orders(len(parts)))
             outdated += [str(point.id) for point in before[len(parts) :]]
+            is_cut = is_cut or (kind == "message" and any(text_of(point) not in text for point in before))
             for number, (part, order) in enumerate(zip(parts, orders, strict=True)):
                 numbered = {"piece": number, "pieces": len(parts)} if len(parts) > 1 else {}
                 ids.append(point_id(tag, message.session_id, message.id or "", number))
                 payloads.append({"page_content": part, "metadata": {**metadata, **numbered, "order": order}})
         points = collection.encode(ids, payloads)
-        if outdated:
+        if outdated or is_cut:
             from qdrant_client import models
 
             with collection.removing(tag):  # in this order: where it is interrupted, what is left is not whole
-                collection.delete(models.PointIdsList(points=list(outdated)))
+                collection.delete(models.PointIdsList(points=list(outdated)) if outdated else None)
                 collection.upsert(points)
         else:
             collection.upsert(points)

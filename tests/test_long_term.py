@@ -777,6 +777,13 @@ def test_p24_an_update_that_was_interrupted_leaves_nothing_that_a_deletion_does_
     _delete_everything(manager)
 
 
+def test_p24_what_is_taken_out_of_a_message_is_in_no_file(manager: MemoryManager, tmp_path: Path) -> None:
+    for text in ("My password is hunter2", "My password is hunter2, really.", "My password is [removed]."):
+        manager.long_term.store_messages([Message("user", text, id="x")])
+    assert texts(manager, "password") == ["8 May 2025 user: My password is [removed]."]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+
+
 def test_p24_pieces_that_nothing_tells_of_go_with_their_message(manager: MemoryManager) -> None:
     """Such as an earlier version left when it was interrupted."""
     manager.long_term.store_messages([Message("user", LONG_SECRET, id="x", session_id="s")])
