@@ -85,8 +85,11 @@ class Managing:
         events: list[int] = []
         learnt: set[str] = set()
         skipped = [*plan.skipped, *changed, *refused]
+        said = {entry.id: entry for entry in before}
         for decision in accepted:
-            why = self._changed_since(decision, plan, learnt) or self._learn(decision, plan.source, events, learnt)
+            why = self._changed_since(decision, plan, learnt, said[decision.entry_id]) or self._learn(
+                decision, plan.source, events, learnt
+            )
             if why:
                 skipped.append(Skipped(decision, why))
             else:
@@ -127,10 +130,15 @@ class Managing:
         """Whether so little was said that no model is called."""
         return not isinstance(self.manager, RuleManager) and request.tokens <= request.policy.threshold
 
-    def _changed_since(self, decision: Decision, plan: ManagementPlan, learnt: Collection[str]) -> str | None:
+    def _changed_since(
+        self, decision: Decision, plan: ManagementPlan, learnt: Collection[str], said: Entry
+    ) -> str | None:
         """Why a decision on a fact comes too late; of a plan made by hand it is not known what it was made for."""
         if not plan.before or not isinstance(decision, Promote | Forget) or decision.key in learnt:
             return None
+        erased = self.features.erased_at(decision.key)
+        if erased is not None and said.created_at <= erased:
+            return "the fact was erased after this was said"
         now, was = self.features.get(decision.key, _NO_FACT), plan.facts.get(decision.key, _NO_FACT)
         if now is was or now == was or (isinstance(decision, Promote) and now == decision.value):
             return None

@@ -313,3 +313,32 @@ def test_what_is_said_while_a_plan_is_carried_out_or_taken_back_stays(
         memory.undo(receipt)
     speaking.join()
     assert list(shown(memory).values())[-1] == "Said meanwhile, number 19."
+
+
+@pytest.mark.parametrize("how", ["erased", "undone", "the run undone"])
+@pytest.mark.parametrize("reopened", [False, True])
+def test_p24_a_fact_that_was_taken_away_is_not_learnt_again_from_what_was_said_before(
+    opened: Open, clock: Clock, how: str, reopened: bool
+) -> None:
+    memory = opened("user:ann/session:s")
+    memory.add_turn("I live in Lisbon.", "Nice.")
+    clock.advance(60)
+    memory.manage_short_term()
+    assert memory.get_fact("city") == "Lisbon"
+    clock.advance(60)
+    if how == "erased":
+        memory.erase_fact("city")
+    elif how == "undone":
+        memory.features.undo()
+    else:
+        memory.undo(memory.receipts()[-1])
+    if reopened:
+        memory.close()
+        memory = opened("user:ann/session:s")
+        memory.resume()
+    clock.advance(60)
+    memory.manage_short_term()
+    assert memory.get_fact("city") is None
+    memory.add_turn("I live in Porto.", "Nice.")
+    memory.manage_short_term()
+    assert memory.get_fact("city") == "Porto", "what is said later is learnt"
