@@ -11,6 +11,7 @@ from typing import Any
 
 from memory_integrations.delimiters import strip_injected
 from memory_integrations.errors import MessageError
+from memory_integrations.forks import in_child
 from memory_integrations.messages import Content, Message
 
 
@@ -95,4 +96,4 @@ def _renew_prefix() -> None:
     _prefix = os.urandom(10).hex()
 
 
-os.register_at_fork(after_in_child=_renew_prefix)
+in_child(_renew_prefix)

@@ -10,12 +10,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from weakref import WeakValueDictionary
 
 from memory_integrations.copying import PAGE, Progress
 from memory_integrations.errors import EmbeddingMismatchError, StoreUnavailableError
+from memory_integrations.forks import inherited
 from memory_integrations.layout import (
     DENSE,
     SPARSE,
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 COLLECTION = "memory_integrations"
 _ROWS_KEPT, _TABLES_KEPT = 250_000, 2_000
 """Messages, and scopes, that ranking keeps in mind, at some 0.4 and 3 kB; who searched longest ago is read anew."""
-_LOOKS_AGAIN_AFTER = 60.0
-"""Seconds after which an open memory asks a server again how the collection's vectors were made."""
+_LOOKS_AGAIN_AFTER, _LOOKS_AGAIN_EMBEDDED_AFTER = 60.0, 1.0
+"""Seconds after which an open memory asks a server, or the embedded engine, again how the collection's vectors were
+made. The latter takes a fifth of a millisecond."""
 _SERVER_INDEXES = {
     "metadata.session_id": "keyword",
     "metadata.message_id": "keyword",
@@ -53,6 +54,9 @@ _SERVER_INDEXES = {
     "metadata.piece": "integer",
 }
 """What else filters ask about: a server in strict mode, as Qdrant Cloud has them, refuses a filter without an index."""
+
+
+_Made = TypeVar("_Made")
 
 
 class Turn:
@@ -93,7 +97,6 @@ class MemoryCollection:
         self.language = language
         self._make_client = client
         self._make_embeddings = embeddings
-        self._weights = weights
         self.options = dict(options or {})
         self.lock = threading.RLock()  # held while a table is filled or ranked
         self._client: QdrantClient | None = None
@@ -105,6 +108,9 @@ class MemoryCollection:
         self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
         self._last_order = 0
         self._ordering = threading.Lock()
+        self._making = threading.RLock()
+        self._made: dict[str, Any] = {} if weights is None else {"weights": weights}
+        inherited(self)
 
     def open(self) -> QdrantClient:
         """The client, with the collection there; opened once.
@@ -168,24 +174,33 @@ class MemoryCollection:
             if place is not None:
                 abandon(client, self.name, place)
 
-    @cached_property
+    @property
     def dense(self) -> Embeddings:
         """The dense embedding."""
-        return self._make_embeddings()
+        return self._once("dense", self._make_embeddings)
 
-    @cached_property
+    @property
     def sparse(self) -> SparseEncoder:
         """The sparse encoder."""
         from memory_integrations.sparse import SparseEncoder
 
-        return SparseEncoder(self.language)
+        return self._once("sparse", lambda: SparseEncoder(self.language))
 
-    @cached_property
+    @property
     def weights(self) -> RankingWeights:
         """How ranking adds its signals up."""
         from memory_integrations.ranking import RankingWeights
 
-        return self._weights or RankingWeights()
+        return self._once("weights", RankingWeights)
+
+    def _once(self, name: str, make: Callable[[], _Made]) -> _Made:
+        """What is made at its first use, by one thread; not by a ``cached_property``, whose lock outlives a fork."""
+        if name not in self._made:
+            with self._making:
+                if name not in self._made:
+                    self._made[name] = make()
+        made: _Made = self._made[name]
+        return made
 
     def next_orders(self, count: int) -> list[int]:
         """Numbers that grow with every message, in all processes: nanoseconds since the epoch, never twice in this."""
@@ -338,7 +353,7 @@ class MemoryCollection:
 
     def leave_to_parent(self) -> None:
         """In a forked process: what the parent's threads hold, and have half done, is theirs."""
-        self.lock, self._ordering = threading.RLock(), threading.Lock()
+        self.lock, self._ordering, self._making = threading.RLock(), threading.Lock(), threading.RLock()
         for turn in list(self._turns.values()):
             turn.lock = threading.RLock()
         self._client = None
@@ -382,9 +397,12 @@ class MemoryCollection:
             for id_, payload in zip(ids, payloads, strict=True)
         ]
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, Any]:
         """What the collection records of how its vectors were made."""
+        return self._once("identity", self._identify)
+
+    def _identify(self) -> dict[str, Any]:
         from memory_integrations.embeddings import embedding_name, embedding_size
 
         assert self.sparse  # a language that is not known raises here, before anything is recorded
@@ -434,17 +452,21 @@ class MemoryCollection:
         found = client.get_collection(self.name)
         self._expect_alike(found)
         self._index(client, found)  # an earlier version made fewer
-        self._look_again_at = float("inf") if is_embedded(client) else time.monotonic() + _LOOKS_AGAIN_AFTER
+        self._look_later(client)
 
     def _look_again(self, client: QdrantClient) -> None:
-        """See that no other process has embedded the collection anew since it was opened here."""
-        self._look_again_at = time.monotonic() + _LOOKS_AGAIN_AFTER  # first: of several threads one looks
+        """See that nobody else has embedded the collection anew since it was opened here."""
+        self._look_later(client)  # first: of several threads one looks
         try:
             with asking():
                 self._expect_alike(client.get_collection(self.name))
         except Exception:
             self._client = None  # what is called next opens it anew
             raise
+
+    def _look_later(self, client: QdrantClient) -> None:
+        wait = _LOOKS_AGAIN_EMBEDDED_AFTER if is_embedded(client) else _LOOKS_AGAIN_AFTER
+        self._look_again_at = time.monotonic() + wait
 
     def _expect_alike(self, found: models.CollectionInfo) -> None:
         written = self._differences(found)

@@ -16,6 +16,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from memory_integrations.delimiters import as_json_data
 from memory_integrations.errors import FactError
+from memory_integrations.forks import inherited
 from memory_integrations.journal import Event, Journal, ScopeJournal, removed
 from memory_integrations.messages import as_unicode, as_utc
 from memory_integrations.scopes import MemoryScope
@@ -156,7 +157,12 @@ class FactShelf:
         self._log = FactLog()
         self._readers: WeakSet[FeatureMemory] = WeakSet()
         self._lock = threading.RLock()  # held while the log is filled or read
+        inherited(self)
         self.journal: ScopeJournal = journal.open(scope, self._on_event, self._on_reset)
+
+    def leave_to_parent(self) -> None:
+        """In a forked process: the lock is the parent's; the journal hands all over anew."""
+        self._lock = threading.RLock()
 
     def notify(self, reader: FeatureMemory) -> None:
         """Tell a memory of every change from now on, as long as it lives."""
@@ -260,9 +266,14 @@ class FeatureMemory:
         self._scalars: dict[str, Any] = {}
         self._containers: dict[str, Any] = {}
         self._rendered: dict[tuple[bool, int | None], tuple[str, list[str]]] = {}
+        inherited(self)
         for s in self._shelves:
             s.notify(self)
         self.changed(None)
+
+    def leave_to_parent(self) -> None:
+        """In a forked process: the lock is the parent's."""
+        self._lock = threading.Lock()
 
     # Reading
 
@@ -552,17 +563,25 @@ def _mark(key: str, salt: str) -> dict[str, str]:
 
 def open_shelves(journal: Journal) -> ShelfSource:
     """A source of shelves that opens each scope once, for as long as somebody uses it."""
-    shelves: WeakValueDictionary[MemoryScope, FactShelf] = WeakValueDictionary()
-    lock = threading.Lock()
+    return _OpenShelves(journal)
 
-    def shelf(scope: MemoryScope) -> FactShelf:
-        with lock:
-            found = shelves.get(scope)
+
+class _OpenShelves:
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._shelves: WeakValueDictionary[MemoryScope, FactShelf] = WeakValueDictionary()
+        self._lock = threading.Lock()
+        inherited(self)
+
+    def __call__(self, scope: MemoryScope) -> FactShelf:
+        with self._lock:
+            found = self._shelves.get(scope)
             if found is None:
-                found = shelves[scope] = FactShelf(journal, scope)
+                found = self._shelves[scope] = FactShelf(self._journal, scope)
             return found
 
-    return shelf
+    def leave_to_parent(self) -> None:
+        self._lock = threading.Lock()
 
 
 def _inherit(facts: dict[str, Any], nearer: Mapping[str, Any]) -> None:

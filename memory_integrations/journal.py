@@ -24,6 +24,7 @@ from weakref import finalize
 
 from memory_integrations.arrival import utc_now
 from memory_integrations.errors import ScopeError, StoreCorruptedError, StoreUnavailableError
+from memory_integrations.forks import inherited
 from memory_integrations.messages import as_utc
 from memory_integrations.scopes import MemoryScope
 
@@ -295,6 +296,7 @@ class JsonlJournal:
         self.clock = clock
         self._open_files: OrderedDict[JsonlScopeJournal, None] = OrderedDict()
         self._lock = threading.Lock()
+        inherited(self)
 
     @property
     def place(self) -> str:
@@ -359,6 +361,11 @@ class JsonlJournal:
         for journal in list(self._open_files):
             journal.close()
 
+    def leave_to_parent(self) -> None:
+        """In a forked process: the lock is the parent's, and each journal closes its own file."""
+        self._lock = threading.Lock()
+        self._open_files.clear()
+
     def note_use(self, journal: JsonlScopeJournal) -> None:
         """Keep a file open, and close the one that was opened longest ago where there are too many."""
         with self._lock:
@@ -394,13 +401,13 @@ class JsonlScopeJournal:
         self._mutex = threading.RLock()
         self._fd: int | None = None
         self._writable = False
-        self._opened_by = 0
         self._file_id: str | None = None  # tells this file from one that was made after an erasure
         self._offset = 0  # bytes read, all of them whole lines
         self._lines = 0
         self._torn = False
         self._void = False  # whether what was handed over holds no more, which is still to be said
         self._seen: tuple[int, int, int] | None = None  # what the file looked like when it was last read
+        inherited(self)
 
     def append(self, kind: str, data: Mapping[str, Any]) -> Event:
         """Write an event; see :class:`ScopeJournal`.
@@ -445,7 +452,7 @@ class JsonlScopeJournal:
             assert fd is not None
             self._read_new(fd)
             if self._torn:
-                self._set_torn_line_aside(fd)
+                self._set_torn_line_aside(fd, self._offset)
             lines = _read_from(fd, 0).removesuffix(b"\n").split(b"\n")[1:]
             changes, events = 0, []
             for place, line in enumerate(lines):
@@ -506,10 +513,18 @@ class JsonlScopeJournal:
         return count
 
     def repair(self) -> int:
-        """Move the lines that are no events to ``<file>.aside``; returns how many, a lost first line among them."""
+        """Move the lines that are no events to ``<file>.aside``; returns how many, a lost first line among them.
+
+        A torn last line was never acknowledged: it is set aside as a writer does it, and is no event that was lost.
+        """
         with self._locked(write=True) as fd:
             assert fd is not None
-            header, *lines = _read_from(fd, 0).removesuffix(b"\n").split(b"\n")
+            *whole, torn = _read_from(fd, 0).split(b"\n")
+            if torn:
+                self._set_torn_line_aside(fd, sum(len(line) + 1 for line in whole))
+            if not whole:
+                return 0
+            header, *lines = whole
             is_headless = _is_sound(header, self.path, 2)  # that line was lost, and the others must keep their numbers
             if is_headless:
                 lines.insert(0, header)
@@ -540,13 +555,24 @@ class JsonlScopeJournal:
             finally:
                 self._mutex.release()
 
+    def leave_to_parent(self) -> None:
+        """In a forked process: all is read anew, since a thread of the parent may have been half way.
+
+        The file is opened anew as well: a lock on one that the parent opened is the parent's too.
+        """
+        self._mutex = threading.RLock()
+        if self._fd is not None:
+            self._closing()
+            self._fd = None
+        self._reset()
+
     # Inside
 
     def _is_unchanged(self) -> bool:
         try:
             return _stamp(os.stat(self.path)) == self._seen
         except FileNotFoundError:
-            return self._seen is None
+            return self._seen is None and not self._void
         except OSError as error:
             raise self._unavailable(error) from error
 
@@ -568,8 +594,6 @@ class JsonlScopeJournal:
                 raise self._unavailable(error) from error
 
     def _acquire(self, write: bool) -> int | None:
-        if self._fd is not None and self._opened_by != os.getpid():
-            self.close()  # a lock on a file that a parent process opened is the parent's too: each opens its own
         while True:
             opened = self._fd is None or (write and not self._writable)
             if opened:
@@ -599,8 +623,8 @@ class JsonlScopeJournal:
         flags = (os.O_RDWR | os.O_CREAT | os.O_APPEND) if write else os.O_RDONLY
         fd = os.open(self.path, flags | os.O_CLOEXEC, 0o600)
         self.close()
-        self._fd, self._writable, self._opened_by = fd, write, os.getpid()
         self._closing = finalize(self, os.close, fd)  # also when it is dropped without closing
+        self._fd, self._writable = fd, write
         self._journal.note_use(self)
 
     def _read_file_id(self, fd: int) -> str | None:
@@ -649,17 +673,17 @@ class JsonlScopeJournal:
             _log.warning("%s ends in %d bytes of an event that was never acknowledged", self.path, len(rest))
         self._torn = bool(rest)
 
-    def _set_torn_line_aside(self, fd: int) -> None:
+    def _set_torn_line_aside(self, fd: int, end: int) -> None:
         """Keep what a writer wrote before it died beside the journal, and go on after the last whole line."""
-        _append_to(f"{self.path}.torn", _read_from(fd, self._offset) + b"\n")
-        os.ftruncate(fd, self._offset)
+        _append_to(f"{self.path}.torn", _read_from(fd, end) + b"\n")
+        os.ftruncate(fd, end)
         self._torn = False
 
     def _add(self, fd: int, events: Sequence[Event]) -> None:
         """Write the next events, and hand them over."""
         lines = [encode_event(event).encode() for event in events]
         if self._torn:
-            self._set_torn_line_aside(fd)
+            self._set_torn_line_aside(fd, self._offset)
         if not self._lines:
             self._file_id, header = self._header()
             self._write(fd, [header])

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ except ModuleNotFoundError as error:
 
 from memory_integrations.arrival import utc_now
 from memory_integrations.errors import StoreCorruptedError, StoreUnavailableError
+from memory_integrations.forks import inherited, waits_for
 from memory_integrations.journal import Event, OnEvent, OnReset, check_next, decode_event, encode_event, gaps, lost
 from memory_integrations.messages import as_utc
 from memory_integrations.scopes import MemoryScope
@@ -34,6 +35,11 @@ from memory_integrations.scopes import MemoryScope
 _INSERT = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 _WAIT = 30  # seconds for another writer of an SQLite file
 _SCHEMA_LOCK = 0x6D656D6F  # any number: whoever makes the tables holds it
+
+_sqlite = threading.RLock()
+"""SQLite takes the locks that its parent had on a file for its own in a forked process, and never gives them up. So a
+fork waits until no thread has one."""
+waits_for(_sqlite)
 
 _metadata = sql.MetaData()
 _scopes = sql.Table(
@@ -70,6 +76,7 @@ class SqlJournal:
         self._lock = threading.Lock()
         self._engine: sql.Engine | None = None
         self._opened_by = 0
+        inherited(self)
 
     @property
     def place(self) -> str:
@@ -134,7 +141,12 @@ class SqlJournal:
         with self._lock:
             engine, self._engine = self._engine, None
         if engine is not None:
-            engine.dispose(close=self._opened_by == os.getpid())
+            with self._alone():
+                engine.dispose(close=self._opened_by == os.getpid())
+
+    def leave_to_parent(self) -> None:
+        """In a forked process: the lock is the parent's, as its connections are."""
+        self._lock = threading.Lock()
 
     @contextmanager
     def reading(self) -> Iterator[sql.Connection]:
@@ -143,7 +155,7 @@ class SqlJournal:
         Raises:
             StoreUnavailableError: The database does not answer, or refuses.
         """
-        with self._asking(), self._connected().connect() as database:
+        with self._alone(), self._asking(), self._connected().connect() as database:
             yield database
 
     @contextmanager
@@ -155,7 +167,7 @@ class SqlJournal:
             StoreUnavailableError: The database does not answer, or refuses; nothing was written, unless the message
                 says otherwise.
         """
-        with self._asking(), self._connected().connect() as database:
+        with self._alone(), self._asking(), self._connected().connect() as database:
             if database.dialect.name == "sqlite":  # a file has one writer, and its lock is taken at once
                 database.exec_driver_sql("BEGIN IMMEDIATE")
             yield database
@@ -175,6 +187,10 @@ class SqlJournal:
         return _INSERT[self._url.get_backend_name()](table)
 
     # Inside
+
+    def _alone(self) -> AbstractContextManager[Any]:
+        """Held for a call, so that no fork comes into one of SQLite."""
+        return _sqlite if self._url.get_backend_name() == "sqlite" else nullcontext()
 
     def _connected(self) -> sql.Engine:
         with self._lock:
@@ -225,6 +241,7 @@ class SqlScopeJournal:
         self._mutex = threading.RLock()
         self._mark: str | None = None
         self._seen = 0
+        inherited(self)
 
     def append(self, kind: str, data: Mapping[str, Any]) -> Event:
         """Write an event; when this returns, it is committed.
@@ -312,6 +329,11 @@ class SqlScopeJournal:
 
     def close(self) -> None:
         """Nothing is held between calls."""
+
+    def leave_to_parent(self) -> None:
+        """In a forked process: all is read anew, since a thread of the parent may have been half way."""
+        self._mutex = threading.RLock()
+        self._mark = ""  # which no journal has, not even none
 
     # Inside
 

@@ -6,6 +6,7 @@ is called again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -56,8 +57,12 @@ def expect_another_journal(source: Journal, target: Journal) -> None:
         StoreUnavailableError: They are one.
         StoreError: A store could not be read or written.
     """
-    if not target.scopes():
+    scopes = target.scopes()
+    if not scopes:
         return
+    for scope in filter(_is_mark, scopes):
+        if [event.kind for event in events_of(target, scope)] == ["mark"]:  # of a call that was interrupted
+            target.open(scope, _ignore, _ignore).erase()
     scope = MemoryScope(session_id=f"mark {uuid4()}")
     mark = target.open(scope, _ignore, _ignore)
     try:
@@ -67,6 +72,10 @@ def expect_another_journal(source: Journal, target: Journal) -> None:
         mark.erase()
     if is_one:
         raise _same_store("journal", source.place, target.place)
+
+
+def _is_mark(scope: MemoryScope) -> bool:
+    return scope.user_id is None and re.fullmatch(r"mark [0-9a-f-]{36}", scope.session_id or "") is not None
 
 
 def expect_another_collection(source: MemoryCollection, target: MemoryCollection) -> None:

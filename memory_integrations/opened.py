@@ -10,11 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from memory_integrations.collection import MemoryCollection, is_embedded
 from memory_integrations.errors import ManagementError, MemoryIntegrationError, StoreUnavailableError
 from memory_integrations.features import FeatureMemory, ShelfSource, open_shelves
+from memory_integrations.forks import inherited
 from memory_integrations.journal import Journal, JsonlJournal
 from memory_integrations.layout import MessageName
 from memory_integrations.long_term import REMEMBERED_ROLES, LongTermMemory
@@ -80,7 +81,7 @@ class OpenMemory:
         self._lock = threading.Lock()
         self._features: WeakValueDictionary[MemoryScope, FeatureMemory] = WeakValueDictionary()
         self._recent: OrderedDict[MemoryScope, FeatureMemory] = OrderedDict()
-        _all_open.add(self)
+        inherited(self)
 
     def managed(self, scope: MemoryScope) -> ManagementLog:
         """What managing did to a session; read from its journal each time, since it is seldom asked for."""
@@ -180,9 +181,10 @@ class OpenMemory:
         if worker is not None:
             worker.shutdown()
         self.journal.close()
-        self.memories.close()
-        self._leave_client_to_parent()
-        client, self._own_client = self._own_client, None
+        with self.memories.lock:  # so that nobody is handed the client that is closed here
+            self.memories.close()
+            self._leave_client_to_parent()
+            client, self._own_client = self._own_client, None
         if client is not None:
             client.close()
 
@@ -191,7 +193,6 @@ class OpenMemory:
         self._lock = threading.Lock()
         self._worker, self._working = None, []
         self._leave_client_to_parent()
-        self.memories.leave_to_parent()
 
     def _leave_client_to_parent(self) -> None:
         """Drop a client that was inherited over a fork; an embedded engine says itself whose it is."""
@@ -253,17 +254,6 @@ def _failure_of(done: Future[ManagementReceipt]) -> BaseException | None:
     if error is None and (failed := done.result().failed) is not None:
         return ManagementError(f"Managing in the background failed: {failed}. Nothing was changed.")
     return error
-
-
-_all_open: WeakSet[OpenMemory] = WeakSet()
-
-
-def _leave_to_parent() -> None:
-    for memory in list(_all_open):
-        memory.leave_to_parent()
-
-
-os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def as_embeddings(embeddings: Any) -> Embeddings:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from memory_integrations.errors import ScopeError
+from memory_integrations.forks import inherited
 from memory_integrations.messages import Message
 from memory_integrations.scopes import MemoryScope
 from memory_integrations.short_term import ShortTermMemory
@@ -42,6 +43,11 @@ class Sessions:
         self._turns: dict[MemoryScope, int] = {}
         self._waiting: dict[MemoryScope, list[Message]] = {}
         self._claimed: OrderedDict[tuple[str | None, str | None, int], str] = OrderedDict()
+        inherited(self)
+
+    def leave_to_parent(self) -> None:
+        """In a forked process: the lock is the parent's."""
+        self._lock = threading.Lock()
 
     def of(self, scope: MemoryScope) -> ShortTermMemory:
         """The one conversation of a scope in this process; for how long: see :meth:`release`.

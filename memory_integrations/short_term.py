@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from memory_integrations.arrival import arrived, new_id, utc_now
 from memory_integrations.errors import ManagementError, MessageError
+from memory_integrations.forks import inherited
 from memory_integrations.messages import Content, Message, as_unicode
 from memory_integrations.policies import (
     DropReason,
@@ -81,6 +82,12 @@ class ShortTermMemory:
         """Whether long-term memory has what belongs here; its owner brings it back at the first use."""
         self._views: dict[int | None, tuple[datetime | None, View]] = {}
         self._prepared: _Prepared | None = None
+        inherited(self)
+
+    def leave_to_parent(self) -> None:
+        """In a forked process: the lock is the parent's, one of whose threads may have been half way."""
+        self._lock = threading.RLock()
+        self.restore(self.entries)
 
     # Writing
 

@@ -279,6 +279,30 @@ def test_a_registry_that_cannot_be_read_is_named(opened: Open, tmp_path: Path) -
     assert "collections.json" in finding.problem
 
 
+def test_examining_a_store_whose_files_are_of_two_moments_deletes_none(opened: Open, tmp_path: Path) -> None:
+    """The registry of a backup names a directory that is gone, and what is there is the only copy."""
+    registry = tmp_path / "data" / "vectors" / "collections.json"
+    memory = filled(opened())
+    earlier = registry.read_bytes()
+    memory.long_term.delete([memory.search_long_term("oboe")[0].id])
+    memory.add_turn("I moved to Porto.", "Noted.")
+    memory.close()
+    later, there = registry.read_bytes(), set(registry.parent.glob("shards/*/*/*"))
+    registry.write_bytes(earlier)
+    for _ in range(2):
+        found = opened().examine()
+        assert found and all("is recorded but missing" in one.problem for one in found)
+        assert all("What else is in" in one.problem and "was kept" in one.problem for one in found)
+    with pytest.raises(StoreCorruptedError):
+        opened().add_turn("Hello", "Hello")
+    assert there <= set(registry.parent.glob("shards/*/*/*"))
+    opened().close()
+    registry.write_bytes(later)
+    memory = opened()
+    assert memory.examine() == []
+    assert [hit.text for hit in memory.search_long_term("Porto")]
+
+
 def test_another_embedding_is_named(opened: Open) -> None:
     filled(opened()).close()
     [finding] = opened(language="german").examine()

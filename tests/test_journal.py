@@ -26,7 +26,7 @@ from strategies import Clock, nasty_text
 
 from memory_integrations import FeatureMemory, MemoryScope, StoreCorruptedError, StoreError, StoreUnavailableError
 from memory_integrations.features import open_shelves
-from memory_integrations.journal import JsonlJournal, JsonlScopeJournal, removed, utc_now
+from memory_integrations.journal import JsonlJournal, JsonlScopeJournal, events_of, removed, utc_now
 
 
 class TestJsonlJournal(JournalConformance):
@@ -225,6 +225,17 @@ while True:
         assert reopened(journal) == ["kept", "new"]
         (aside,) = (path for path in journal.directory.iterdir() if path != journal.path(ANN))
         assert b'"key":"k","val' in aside.read_bytes()
+
+    def test_a_torn_line_is_no_event_that_a_repair_calls_lost(self, journal: JsonlJournal) -> None:
+        written(journal, "kept", "damaged", "kept too")
+        journal.close()
+        path = journal.path(ANN)
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join([*lines[:2], b"garbage\n", lines[3], b'{"at":"2024-05-01T12:00:00+00:00","ki']))
+        assert journal.repair(ANN) == 1
+        assert [event.kind for event in events_of(journal, ANN)] == ["set", "lost", "set"]
+        assert Path(f"{path}.torn").read_bytes() == b'{"at":"2024-05-01T12:00:00+00:00","ki\n'
+        assert Path(f"{path}.aside").read_bytes() == b"garbage\n"
 
     def test_a_reader_notices_that_another_went_on_after_a_torn_line(self, journal: JsonlJournal) -> None:
         written(journal, "kept")

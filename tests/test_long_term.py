@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from langchain_core.embeddings import Embeddings
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 
 from memory_integrations import (
     BudgetError,
@@ -661,6 +662,24 @@ def fill(directory: Path, turns: int = 300) -> None:
             for i in range(turns)
         )
         memory.for_scope("user:b").add_turn("Mine stays mine", "Of course")
+
+
+@pytest.mark.parametrize("other", [{"language": "german"}, {"embeddings": DeterministicFakeEmbedding(size=32)}])
+def test_p28_a_memory_notices_that_another_one_of_its_process_embedded_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+) -> None:
+    with MemoryManager("user:ann/session:s", data_dir=tmp_path) as one:
+        one.add_turn("Hello", "Hello to you")
+        with MemoryManager("user:ann/session:s", data_dir=tmp_path, **other) as two:
+            two.long_term.reembed()
+            now = one._open.memories._look_again_at
+            assert now < time.monotonic() + 1.5
+            monkeypatch.setattr("memory_integrations.collection.time.monotonic", lambda: now + 1)
+            with pytest.raises(EmbeddingMismatchError):
+                one.search_long_term("hello")
+            with pytest.raises(EmbeddingMismatchError):
+                one.add_turn("And more", "Noted")
+            assert len(two.search_long_term("hello")) == 2
 
 
 def test_p28_reembedding_moves_every_memory(tmp_path: Path) -> None:

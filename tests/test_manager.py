@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,7 @@ from memory_integrations import (
     ScopeError,
     ShortTermPolicy,
     StoreError,
+    StoreUnavailableError,
     TokenCounter,
 )
 from memory_integrations.views import BudgetWarning
@@ -470,6 +472,50 @@ def test_a_message_of_another_kind_is_refused(manager: MemoryManager) -> None:
 def test_a_policy_that_is_none_says_so_at_once(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="expected a ShortTermPolicy"):
         MemoryManager("global", data_dir=tmp_path, short_term_policy={"max_tokens": 100})  # type: ignore[arg-type]
+
+
+def test_who_searches_while_a_memory_is_closed_is_handed_no_closed_client_for_good(
+    manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager.add_turn("Hello", "Hello to you")
+    closing, searched = threading.Event(), threading.Event()
+    close = manager._open.memories.close
+
+    def close_slowly() -> None:
+        close()
+        closing.set()
+        searched.wait(0.3)  # nobody can search in between, so that nobody ends this
+
+    def search() -> None:
+        closing.wait()
+        manager.search_long_term("hello")
+        searched.set()
+
+    monkeypatch.setattr(manager._open.memories, "close", close_slowly)
+    searcher = threading.Thread(target=search)
+    searcher.start()
+    manager.close()
+    searcher.join()
+    assert len(manager.search_long_term("hello")) == 2
+
+
+def test_a_call_whose_engine_is_closed_under_it_says_so_in_a_type_of_this_package(
+    manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager.add_turn("Hello", "Hello to you")
+    table = manager._open.memories.table
+
+    def closed_meanwhile(tag: str) -> Any:
+        found = table(tag)
+        monkeypatch.undo()
+        manager._open._own_client.close()  # type: ignore[union-attr]
+        return found
+
+    monkeypatch.setattr(manager._open.memories, "table", closed_meanwhile)
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        manager.search_long_term("hello")
+    manager.close()
+    assert len(manager.search_long_term("hello")) == 2
 
 
 async def test_a_manager_closes_itself_in_async_code_too(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from qdrant_client import models
@@ -248,6 +249,20 @@ def test_what_shows_that_two_stores_are_two_is_gone_afterwards(opened: Open, clo
     assert set(one._open.journal.scopes()) == set(two._open.journal.scopes()) == scopes
     assert told(two) == told(one)
     assert two.examine() == []
+
+
+def test_what_an_interrupted_call_left_to_show_that_two_stores_are_two_is_cleared(
+    opened: Open, clock: Clock, journal_url: str | None
+) -> None:
+    """Only that: what somebody wrote in a session of such a name is theirs."""
+    one, two = filled(opened(), clock), opened("two", journal_url=journal_url)
+    name = f"mark {UUID(int=1)}"
+    two.for_scope(MemoryScope(session_id=name)).set_fact("mine", 1)
+    left = MemoryScope(session_id=f"mark {UUID(int=2)}")
+    two._open.journal.open(left, lambda event: None, lambda events: None).append("mark", {})
+    one.migrate_to(two)
+    assert left not in two._open.journal.scopes()
+    assert two.for_scope(MemoryScope(session_id=name)).get_fact("mine") == 1
 
 
 async def test_p35_migrating_has_its_async_form(opened: Open, clock: Clock) -> None:

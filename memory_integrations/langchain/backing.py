@@ -6,7 +6,6 @@ What a write leaves undone waits in this process, and the next reading or writin
 from __future__ import annotations
 
 import json
-import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
@@ -37,7 +36,6 @@ class _Backed:
 
 
 _ATTACHED = "langchain backing"
-_lock = threading.Lock()
 
 
 def forget(memory: ShortTermMemory) -> None:
@@ -58,7 +56,8 @@ class Writing:
         self.missing: list[BaseMessage] = []
         self._backing = backing
         self._planned = False
-        with _lock:
+        self._memory = memory
+        with memory.held():
             known: _Backed = memory.attached.setdefault(_ATTACHED, _Backed())
             self._known = known
             # Taken, so that no two write the same; what was erased since is written no more.
@@ -77,7 +76,7 @@ class Writing:
         kept = {message.id for message in whole if message.id}
         self._counts = Counter(text for text in said if text)
         self._writes = known.writes
-        with _lock:
+        with self._memory.held():
             before = Counter(known.counts)
             for message in self._tried:
                 text = _said(message)
@@ -102,7 +101,7 @@ class Writing:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         known = self._known
-        with _lock:
+        with self._memory.held():
             if error is None:
                 alone = known.writes == self._writes
                 for message in () if self._keeps_ids else self.missing:

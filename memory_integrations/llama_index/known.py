@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from memory_integrations.arrival import new_id
+from memory_integrations.forks import inherited
 from memory_integrations.manager import MemoryManager
 from memory_integrations.messages import Message
 from memory_integrations.short_term import ShortTermMemory
@@ -30,6 +31,11 @@ class Conversation:
         self._forgotten: set[str] = set()
         self._resumed = False
         self._recollected = False
+        inherited(self)
+
+    def leave_to_parent(self) -> None:
+        """In a forked process: the lock is the parent's."""
+        self.lock = threading.RLock()
 
     def resume(self, memory: MemoryManager) -> None:
         """Bring the conversation back that another process left, once.

@@ -763,15 +763,15 @@ class EdgeBackend(QdrantBase):
 
     def list_snapshots(self, collection_name: str, **kwargs: Any) -> list[models.SnapshotDescription]:
         """List the snapshots of a collection."""
-        return snapshots.listed(self._collection(collection_name))
+        return snapshots.listed(self._store(), collection_name)
 
     def create_snapshot(self, collection_name: str, **kwargs: Any) -> models.SnapshotDescription:
         """Write a snapshot of a collection: a compressed archive of this package's own format."""
-        return snapshots.create(self._collection(collection_name))
+        return snapshots.create(self._store(), collection_name)
 
     def delete_snapshot(self, collection_name: str, snapshot_name: str, **kwargs: Any) -> bool:
         """Delete a snapshot; tell whether it was there."""
-        return snapshots.delete(self._collection(collection_name), snapshot_name)
+        return snapshots.delete(self._store(), collection_name, snapshot_name)
 
     def recover_snapshot(self, collection_name: str, location: str, checksum: str | None = None, **kwargs: Any) -> bool:
         """Make a collection what a snapshot holds; the collection is created when it is not there."""

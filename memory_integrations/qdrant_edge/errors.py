@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["InferenceRequired", "unsupported"]
+from memory_integrations.errors import StoreUnavailableError
+
+__all__ = ["ClosedError", "InferenceRequired", "unsupported"]
 
 
 class InferenceRequired(NotImplementedError):
     """A document or an image was given where only a vector can be used."""
+
+
+class ClosedError(StoreUnavailableError, RuntimeError):
+    """A client was closed: a RuntimeError, as qdrant_client raises, which a memory hands on as an error of a store."""
 
 
 def unsupported(call: str) -> NotImplementedError:

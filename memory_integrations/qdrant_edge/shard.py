@@ -20,6 +20,7 @@ from memory_integrations.errors import (
     StoreLockedError,
     StoreUnavailableError,
 )
+from memory_integrations.qdrant_edge.errors import ClosedError
 from memory_integrations.qdrant_edge.lock import SERVER_HINT
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "expect_room",
     "failures",
     "has_room",
+    "is_there",
     "load",
     "occupied",
     "remove",
@@ -93,7 +95,7 @@ def translate(error: BaseException, path: Path | str, action: str) -> BaseExcept
             f"other one, or {SERVER_HINT}"
         )
     if _GONE.search(text):
-        return RuntimeError(f"The collection at {path} is closed. Create a new QdrantEdgeClient to use it")
+        return ClosedError(f"The collection at {path} is closed. Create a new QdrantEdgeClient to use it")
     if isinstance(error, OSError) or (_FAULT.search(text) and _IO.search(text)):
         return StoreUnavailableError(f"Cannot {action} in {path}: {text}")
     if _FAULT.search(text):
@@ -170,6 +172,11 @@ def close(opened: edge.EdgeShard) -> None:
         time.sleep(0.001)
 
 
+def is_there(path: Path) -> bool:
+    """Whether a directory holds a shard."""
+    return any(path.glob("segments/*/segment.json"))
+
+
 def load(path: Path) -> edge.EdgeShard:
     """Open a shard that exists, replaying what its log holds beyond the last flush.
 
@@ -178,10 +185,10 @@ def load(path: Path) -> edge.EdgeShard:
         StoreLockedError: another process holds it.
         StoreUnavailableError: the system refuses to read it, or the disk is full.
     """
-    if not any(path.glob("segments/*/segment.json")):  # where the engine would begin anew with nothing
+    if not is_there(path):  # where the engine would begin anew with nothing
         raise StoreCorruptedError(
-            f"The collection directory {path} is recorded but missing or empty. Restore it from a backup, or "
-            "delete the collection and write it anew"
+            f"The collection directory {path} is recorded but missing or empty. What else is in {path.parent} was "
+            "kept. Restore the directory from a backup, or delete the collection and write it anew"
         )
     expect_room(path, "open the collection", SPARE_TO_OPEN)
     try:

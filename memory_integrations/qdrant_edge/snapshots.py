@@ -5,6 +5,7 @@ The format is this package's own. The engine can read a server's shard snapshots
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -22,7 +23,7 @@ from qdrant_client import models
 from memory_integrations.errors import StoreCorruptedError, StoreUnavailableError
 from memory_integrations.qdrant_edge import configs, shard
 from memory_integrations.qdrant_edge.errors import unsupported
-from memory_integrations.qdrant_edge.store import Collection, Indexes, Store
+from memory_integrations.qdrant_edge.store import Indexes, Store
 
 __all__ = ["create", "delete", "listed", "recover"]
 
@@ -31,9 +32,18 @@ DESCRIPTION = "collection.json"
 FORMAT = 1
 
 
-def _directory(collection: Collection) -> Path:
+def _directories(store: Store, name: str) -> list[Path]:
+    """Where a collection's snapshots are: under the name that is asked for, and under its others.
+
+    An alias may stand for another collection tomorrow; what was kept under it is found under it.
+    """
+    collection = store.collection(name)
+    others = [alias for alias, target in store.aliases.items() if target == collection.name]
     # a digest: safe on every file system, the same for the same name
-    return collection.store.snapshots / hashlib.sha256(collection.name.encode()).hexdigest()
+    return [
+        store.snapshots / hashlib.sha256(each.encode()).hexdigest()
+        for each in dict.fromkeys([name, collection.name, *others])
+    ]
 
 
 def _describe(path: Path) -> models.SnapshotDescription:
@@ -51,23 +61,30 @@ def _describe(path: Path) -> models.SnapshotDescription:
     )
 
 
-def listed(collection: Collection) -> list[models.SnapshotDescription]:
-    """Return the snapshots of a collection, oldest first."""
-    return [_describe(path) for path in sorted(_directory(collection).glob(f"*{SUFFIX}"))]
+def listed(store: Store, name: str) -> list[models.SnapshotDescription]:
+    """Return the snapshots of a collection, oldest first.
+
+    Raises:
+        ValueError: there is no such collection.
+    """
+    found = [path for directory in _directories(store, name) for path in directory.glob(f"*{SUFFIX}")]
+    return [_describe(path) for path in sorted(found, key=lambda path: path.stat().st_mtime_ns)]
 
 
-def create(collection: Collection) -> models.SnapshotDescription:
+def create(store: Store, name: str) -> models.SnapshotDescription:
     """Write a snapshot. Writes to the collection wait meanwhile; reads do not.
 
     Raises:
         StoreUnavailableError: the archive cannot be written.
+        ValueError: there is no such collection.
     """
+    collection = store.collection(name)
     moment = datetime.now(UTC).strftime("%Y-%m-%d-%H-%M-%S-%f")
-    slug = re.sub(r"[^A-Za-z0-9_-]", "_", collection.name)[:40]
-    path = _directory(collection) / f"{slug}-{moment}{SUFFIX}"
+    slug = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:40]
+    path = _directories(store, name)[0] / f"{slug}-{moment}{SUFFIX}"
     partial = path.with_name(f"{path.name}.partial")
     try:
-        collection.store.snapshots.mkdir(mode=0o700, exist_ok=True)
+        store.snapshots.mkdir(mode=0o700, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         with collection.writing:
             collection.flush()
@@ -92,19 +109,18 @@ def create(collection: Collection) -> models.SnapshotDescription:
     return _describe(path)
 
 
-def delete(collection: Collection, name: str) -> bool:
+def delete(store: Store, collection_name: str, name: str) -> bool:
     """Delete a snapshot; tell whether it was there.
 
     Raises:
-        ValueError: the name is no snapshot's.
+        ValueError: the name is no snapshot's, or there is no such collection.
     """
     if Path(name).name != name or not name.endswith(SUFFIX):
         raise ValueError(f"{name!r} is not the name of a snapshot; see list_snapshots")
-    try:
-        (_directory(collection) / name).unlink()
-    except FileNotFoundError:
-        return False
-    return True
+    found = [path for directory in _directories(store, collection_name) if (path := directory / name).exists()]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return bool(found)
 
 
 def recover(store: Store, collection_name: str, location: str, checksum: str | None) -> bool:
@@ -126,17 +142,29 @@ def recover(store: Store, collection_name: str, location: str, checksum: str | N
         if checksum is not None and _describe(path).checksum != checksum:
             raise StoreCorruptedError(f"The snapshot {path} has another checksum than {checksum}")
         with tarfile.open(path, "r:gz") as archive:
-            described = json.load(archive.extractfile(DESCRIPTION) or io.BytesIO(b"{}"))
-            if described.get("format") != FORMAT:
-                raise ValueError(f"format {described.get('format')!r}, expected {FORMAT}")
-            config = models.CreateCollection(**described["config"])
-            indexes = {field: configs.index_from_json(schema) for field, schema in described["indexes"].items()}
-            _install(store, collection_name, archive, config, indexes)
-    except (tarfile.TarError, EOFError, zlib.error, ValueError, KeyError) as error:
-        raise StoreCorruptedError(f"{path} is not a snapshot of an embedded collection: {error}") from error
+            config, indexes = _description(archive, path)
+            _install(store, store.aliases.get(collection_name, collection_name), archive, config, indexes)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _no_snapshot(path, error) from error
     except OSError as error:
         raise StoreUnavailableError(f"Cannot read the snapshot {path}: {error}") from error
     return True
+
+
+def _description(archive: tarfile.TarFile, path: Path) -> tuple[models.CreateCollection, Indexes]:
+    """What a snapshot says of its collection."""
+    try:
+        described = json.load(archive.extractfile(DESCRIPTION) or io.BytesIO(b"{}"))
+        if described.get("format") != FORMAT:
+            raise ValueError(f"format {described.get('format')!r}, expected {FORMAT}")
+        indexes = {field: configs.index_from_json(schema) for field, schema in described["indexes"].items()}
+        return models.CreateCollection(**described["config"]), indexes
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _no_snapshot(path, error) from error
+
+
+def _no_snapshot(path: Path, error: Exception) -> StoreCorruptedError:
+    return StoreCorruptedError(f"{path} is not a snapshot of an embedded collection: {error}")
 
 
 def _install(

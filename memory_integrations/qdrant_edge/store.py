@@ -8,8 +8,8 @@
 The registry is the only commit point. A shard directory counts from the moment the registry names it and
 until the registry no longer does; it is replaced in one atomic rename. So a crash at any moment leaves either
 the old state or the new one, plus at most a shard directory that nothing names, which the next opening
-removes. Rebuilding a collection (:meth:`Collection.rebuild`) is the same step: fill a new directory, name it,
-remove the old one.
+removes, provided that it finds all that are named. Rebuilding a collection (:meth:`Collection.rebuild`) is the
+same step: fill a new directory, name it, remove the old one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from memory_integrations.errors import StoreCorruptedError, StoreLockedError, StoreUnavailableError
+from memory_integrations.forks import in_child
 from memory_integrations.qdrant_edge import configs, points, shard
+from memory_integrations.qdrant_edge.errors import ClosedError
 from memory_integrations.qdrant_edge.lock import SERVER_HINT, DirectoryLock
 
 __all__ = ["Collection", "Lease", "Store"]
@@ -49,7 +51,7 @@ POINTS_PER_FLUSH = 16_384
 25 us a point, and a flush of this many takes some 40 ms."""
 
 _DIRECTORY = re.compile(r"[A-Za-z0-9_-]{0,40}\.[0-9a-f]{32}")
-CLOSED = "This QdrantEdgeClient is closed. Create a new one"
+CLOSED = "This QdrantEdgeClient is closed. Create a new one; a memory that was closed meanwhile opens its own"
 
 
 def directory_name(collection_name: str) -> str:
@@ -339,6 +341,8 @@ class Store:
         self.leases: set[Lease] = set()
         self.filling: set[str] = set()
         """Directories of shards that are being written and will be named, or were named and are being closed."""
+        self.strangers: set[str] = set()
+        """Directories that nothing named when one that is named was missing: they may be all that there is of it."""
         self.closed = False
         self._unsure = False
         self.collections: dict[str, Collection] = {}
@@ -351,6 +355,8 @@ class Store:
         self._lock = DirectoryLock(path)
         try:
             self._load()
+            if not all(shard.is_there(collection.path) for collection in self.collections.values()):
+                self.strangers = {path.name for path in self.shards.iterdir()} - self._named()
             self.clean()
             for path in (*self.path.glob("collections.json.*.tmp"), *self.snapshots.glob("*/*.partial")):
                 path.unlink(missing_ok=True)
@@ -395,8 +401,13 @@ class Store:
                 f"{self.path} away to begin anew"
             ) from error
 
+    def _named(self) -> set[str]:
+        return {collection.directory for collection in self.collections.values()}
+
     def clean(self) -> None:
         """Remove what nothing names: replaced and deleted shards, and what was interrupted.
+
+        What was there when a shard that is named was missing stays until an opening finds all of them.
 
         Raises:
             StoreUnavailableError: something could not be deleted.
@@ -404,9 +415,9 @@ class Store:
         with self.lock:
             if self._unsure:
                 return  # the registry on disk may name what memory does not
-            named = {collection.directory for collection in self.collections.values()} | self.filling
+            kept = self._named() | self.filling | self.strangers
             for path in self.shards.iterdir():
-                if path.name not in named and _DIRECTORY.fullmatch(path.name):
+                if path.name not in kept and _DIRECTORY.fullmatch(path.name):
                     shard.remove(path)
 
     @contextmanager
@@ -414,12 +425,12 @@ class Store:
         """Record what the body changes, in one step on disk. When that fails, nothing has changed.
 
         Raises:
-            RuntimeError: the store is closed.
+            ClosedError: the store is closed.
             StoreUnavailableError: the registry cannot be written.
         """
         with self.lock:
             if self.closed:
-                raise RuntimeError(CLOSED)
+                raise ClosedError(CLOSED)
             collections, aliases = dict(self.collections), dict(self.aliases)
             recorded = {name: collection.recorded for name, collection in collections.items()}
             writing = False
@@ -548,7 +559,7 @@ class Store:
         failures: list[Exception] = []
         for collection in collections:
             try:
-                collection.close(RuntimeError(CLOSED))
+                collection.close(ClosedError(CLOSED))
             except Exception as error:  # the others must be flushed all the same; raised below
                 failures.append(error)
         self._lock.release()
@@ -586,13 +597,13 @@ class Lease:
         """Return the store, opening it when no client of this process has.
 
         Raises:
-            RuntimeError: this lease was given back.
+            ClosedError: this lease was given back.
             StoreLockedError: another process holds the directory, or this process was forked from the one
                 that opened it.
         """
         with _guard:
             if self.closed:
-                raise RuntimeError(CLOSED)
+                raise ClosedError(CLOSED)
             if self.forked:
                 raise StoreLockedError(
                     f"{self.path or 'This in-memory store'} was opened before this process was forked and belongs "
@@ -642,5 +653,4 @@ def _forget_parent() -> None:
     _stores.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
+in_child(_forget_parent)

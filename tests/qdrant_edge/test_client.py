@@ -30,6 +30,7 @@ from memory_integrations.qdrant_edge import (
 from memory_integrations.qdrant_edge.aclient import AsyncEdgeBackend
 from memory_integrations.qdrant_edge.backend import SERVER_ONLY
 from memory_integrations.qdrant_edge.errors import unsupported
+from memory_integrations.qdrant_edge.store import Store
 
 RED = m.Filter(must=[m.FieldCondition(key="color", match=m.MatchValue(value="red"))])
 
@@ -1095,6 +1096,36 @@ class TestSnapshots:
         assert client.delete_snapshot("c", made.name) is False
         assert client.list_snapshots("c") == []
         assert client.list_full_snapshots() == client.list_shard_snapshots("c", 0) == []
+
+    def test_an_alias_keeps_its_snapshots_when_it_stands_for_another_collection(self, client, directory):
+        small(client, count=5)
+        first = client.create_snapshot("c")
+        small(client, "other", count=2)
+        client.delete_collection("c")
+        client.update_collection_aliases(
+            [m.CreateAliasOperation(create_alias=m.CreateAlias(collection_name="other", alias_name="c"))]
+        )
+        second = client.create_snapshot("c")
+        assert client.list_snapshots("c") == client.list_snapshots("other") == [first, second]
+        path = next(directory.glob(f"snapshots/*/{first.name}"))
+        assert client.recover_snapshot("c", str(path), checksum=first.checksum)
+        assert client.count("c").count == client.count("other").count == 5
+        assert client.delete_snapshot("c", first.name) is True
+        assert client.delete_snapshot("other", second.name) is True
+        assert client.list_snapshots("c") == []
+        assert not list(directory.glob("snapshots/*/*"))
+
+    def test_a_good_snapshot_is_not_called_damaged(self, client, directory, monkeypatch):
+        small(client, count=5)
+        made = client.create_snapshot("c")
+        path = next(directory.glob(f"snapshots/*/{made.name}"))
+
+        def refused(*_):
+            raise ValueError("Wrong input: this engine does not do that")
+
+        monkeypatch.setattr(Store, "create", refused)
+        with pytest.raises(ValueError, match="does not do that"):
+            client.recover_snapshot("new", str(path))
 
     def test_it_survives_a_reopening(self, directory):
         with QdrantEdgeClient(directory) as client:

@@ -126,6 +126,27 @@ class TestOpening:
             small(one)
             assert not other.collection_exists("c")
 
+    def test_what_nothing_names_is_kept_while_something_is_missing(self, directory):
+        with QdrantEdgeClient(directory) as client:
+            small(client, "a")
+            small(client, "b")
+        shards = directory / "shards"
+        lost = next(path for path in shards.iterdir() if path.name.startswith("a."))
+        lost.rename(shards / directory_name("a"))
+        before = {path.name for path in shards.iterdir()}
+        with QdrantEdgeClient(directory) as client:
+            with pytest.raises(StoreCorruptedError, match=f"missing or empty.*{shards} was kept"):
+                client.count("a")
+            client.delete("b", [1])
+            client.purge("b")
+            after = {path.name for path in shards.iterdir()}
+            assert {name for name in after if name.startswith("a.")} < before
+            assert len(after) == 2, "what this one replaced is gone"
+            client.delete_collection("a")
+        with QdrantEdgeClient(directory) as client:
+            client.get_collections()
+            assert [path.name[:2] for path in shards.iterdir()] == ["b."]
+
     def test_local_mode_s_own_directory_is_named_as_such(self, directory):
         local = QdrantClient(path=str(directory))
         local.create_collection("c", m.VectorParams(size=2, distance=m.Distance.DOT))
