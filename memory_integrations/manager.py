@@ -351,8 +351,9 @@ class MemoryManager:
         """What a model should be given for a conversation that is kept elsewhere: an agent's state, another history.
 
         The policy's view of it, the facts, and what is recalled for its latest user message. That message and what
-        came after it, the tool calls and results of an agent at work, are always there. The agent's work is not counted
-        (nor in the context's texts), so that the rest stays the same, byte for byte, while it goes on.
+        came after it, the tool calls and results of an agent at work, are always there; where it is in a summary by
+        now, what came after that. The agent's work is not counted (nor in the context's texts), so that the rest stays
+        the same, byte for byte, while it goes on.
 
         Args:
             messages: The conversation, oldest first.
@@ -369,22 +370,22 @@ class MemoryManager:
         self._open.sessions.release()
         memory, count = self.short_term, self._open.counter.count_line
         budget = self._budget(memory.policy.max_tokens if max_tokens is None else max_tokens)
-        asked = next((i for i in range(len(messages) - 1, -1, -1) if messages[i].role == "user"), len(messages))
-        turn = messages[asked:]
+        begin = _begin_of_turn(messages)
+        said, work = messages[: begin + 1], messages[begin + 1 :]
         hits: list[MemoryHit] = []
-        if turn and recall and budget:
+        if said and said[-1].role == "user" and recall and budget:
             # Some of what is found is in the conversation anyway.
-            own = [message.id for message in turn if message.id]
-            hits = self._recall(strip_injected(turn[0].text), recall + _SHOWN_ANYWAY, own)
-        view, session = memory.viewing(messages[: asked + 1]), self.scope.session_id
+            own = [message.id for message in messages[begin:] if message.id]
+            hits = self._recall(strip_injected(said[-1].text), recall + _SHOWN_ANYWAY, own)
+        view, session = memory.viewing(said), self.scope.session_id
         context = assemble(budget, self.features.render, view, hits, count, session, recall)
-        if len(turn) < 2:
+        if not work:
             return context
-        work = memory.viewing(turn)(_NO_LIMIT)
+        done = memory.whole(work)
         return replace(
             context,
-            messages=(*context.messages, *map(defused, work.messages[1:])),
-            dropped=[*context.dropped, *work.dropped],
+            messages=(*context.messages, *map(defused, done.messages)),
+            dropped=[*context.dropped, *done.dropped],
         )
 
     def resume(self) -> list[Message]:
@@ -945,6 +946,13 @@ class MemoryManager:
             return
         if self._open.sessions.is_due(self.scope, new_turns, every):
             self.manage_in_background() if self._open.background else self.manage_short_term()
+
+
+def _begin_of_turn(messages: Sequence[Message]) -> int:
+    """The place of the latest user message; where a summary, a system message, took it in, of that; -1 for neither."""
+    roles = [message.role for message in reversed(messages)]
+    begin = next((role for role in ("user", "system") if role in roles), None)
+    return -1 if begin is None else len(roles) - 1 - roles.index(begin)
 
 
 def _plain_options(**options: Any) -> dict[str, Any]:

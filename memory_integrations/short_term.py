@@ -24,6 +24,7 @@ from memory_integrations.policies import (
     expired,
     latest_user,
     over_limits,
+    select_whole,
     selecting,
 )
 from memory_integrations.tokens import TokenCounter, check_budget
@@ -343,6 +344,12 @@ class ShortTermMemory:
             return View(replace(chosen, reasons={**chosen.reasons, **gone}), entries)
 
         return view
+
+    def whole(self, messages: Iterable[Message]) -> View:
+        """What an agent did in a turn that is under way: nothing of it is too old, deleted, or over a budget."""
+        now = self._clock()
+        entries = [self._entry_of(message, now) for message in messages]
+        return View(select_whole(entries), entries)
 
     # Inside
 
