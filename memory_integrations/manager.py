@@ -34,7 +34,7 @@ from memory_integrations.errors import (
 from memory_integrations.features import Json
 from memory_integrations.layout import MemoryHit
 from memory_integrations.long_term import LongTermMemory
-from memory_integrations.managing import Managing
+from memory_integrations.managing import Managing, turns_ended
 from memory_integrations.messages import Message
 from memory_integrations.migration import (
     MigrationReceipt,
@@ -251,12 +251,15 @@ class MemoryManager:
         conversations = {session: memory.short_term for session, memory in sessions.items()}
         for owner in {memory.scope.owner: memory for memory in sessions.values()}.values():
             owner.long_term.store_messages(m for m in ready if sessions[m.session_id].scope.owner == owner.scope.owner)
-        ids = [conversations[message.session_id].add_message(message) for message in ready]
+        turns: dict[str | None, int] = {}
+        for session, conversation in conversations.items():
+            said = [message for message in ready if message.session_id == session]
+            turns[session] = turns_ended(said, conversation.last)
+            conversation.extend(said)
         self._open.sessions.release()
-        for memory in sessions.values():
-            said = [message for message in ready if message.session_id == memory.scope.session_id]
-            memory._manage_if_due(sum(message.role == "assistant" for message in said))
-        return ids
+        for session, memory in sessions.items():
+            memory._manage_if_due(turns[session])
+        return [message.id for message in ready if message.id is not None]  # each was given one on arrival
 
     def follow(self, messages: Iterable[Message], *, remember: bool = True, unanswered: bool = False) -> list[str]:
         """Take in what is new of a conversation that is kept elsewhere: an agent's state, another chat history.
@@ -290,12 +293,13 @@ class MemoryManager:
             fresh = self._as_recorded(fresh)
         # What is stored already and was changed, perhaps to take something out of it, waits for nothing.
         changed = any(memory.get(message.id or "") for message in fresh)
+        turns = turns_ended(fresh, memory.last)
         ids = memory.extend(fresh)
         if remember:
             self._open.sessions.wait(self.scope, fresh)
             self._store_waiting(unanswered=unanswered or changed)
         self._open.sessions.release()
-        self._manage_if_due(sum(message.role == "assistant" for message in fresh))
+        self._manage_if_due(turns)
         return ids
 
     def flush(self) -> None:

@@ -32,7 +32,8 @@ class ShortTermPolicy:
         access_boost: How much an entry's use lifts its retention.
         min_retention: Managing deletes entries whose retention, in (0, 1], fell below this; needs a half-life.
         compression_threshold: Managing compresses an entry of more tokens; None means never.
-        manage_every_n_turns: Manage after so many turns added; None means only when asked.
+        manage_every_n_turns: Manage after so many turns that were added, never in the middle of an agent's; None means
+            only when asked.
         manage_above_tokens: A language model manages only more tokens than this; None means half of ``max_tokens``.
         reserved_tokens: Tokens of a context that are spoken for by the system prompt, tools and the answer.
 

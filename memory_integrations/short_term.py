@@ -127,8 +127,9 @@ class ShortTermMemory:
         return self._admit(arrived(message, self.session_id, now), now)
 
     def extend(self, messages: Iterable[Message]) -> list[str]:
-        """Add messages in order; returns their ids."""
-        return [self.add_message(message) for message in messages]
+        """Add messages in order, with nothing of other threads between them; returns their ids."""
+        with self._lock:
+            return [self.add_message(message) for message in messages]
 
     def delete(self, entry_id: str) -> bool:
         """Delete an entry; False when there is none of that id."""
@@ -251,6 +252,12 @@ class ShortTermMemory:
         """The entries, oldest first; a snapshot."""
         with self._lock:
             return list(self._entries.values())
+
+    @property
+    def last(self) -> Entry | None:
+        """The latest entry, or None."""
+        with self._lock:
+            return next(reversed(self._entries.values()), None)
 
     @property
     def total_tokens(self) -> int:

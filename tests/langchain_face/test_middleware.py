@@ -393,6 +393,33 @@ def test_p10_an_echo_of_memory_is_not_stored_and_not_mined(open_memory: OpenMemo
     assert bob.features.all() == {}
 
 
+def test_an_agent_is_not_managed_in_the_middle_of_its_turn(open_memory: OpenMemory) -> None:
+    """Its tool calls are no turns; a turn that ends with a tool's result is one when the user goes on."""
+
+    @tool
+    def look(page: int) -> str:
+        """Look at a page."""
+        return f"Page {page} is about tea."
+
+    managed: list[str] = []
+
+    def manage(prompt: Any) -> str:
+        managed.append(prompt.to_string())
+        return json.dumps({"decisions": [{"id": "e2", "action": "DELETE"}, {"id": "e3", "action": "DELETE"}]})
+
+    policy = ShortTermPolicy(manage_every_n_turns=2, manage_above_tokens=0)
+    memory = open_memory(llm_client=manage, short_term_policy=policy)
+    model = Scripted(reply=lambda messages: "Done." if len(messages) > 9 else calls(("look", {"page": len(messages)})))
+    ask(agent_of(memory, model, tools=[look], recall=0), "Look at four pages.")
+    assert [len(seen) for seen in model.seen] == [2, 4, 6, 8, 10]
+    assert managed == []
+    structured = Scripted(reply=lambda messages: calls(("Weather", {"place": "Lisbon", "degrees": 21})))
+    agent = agent_of(memory, structured, response_format=Weather, recall=0)
+    for _ in range(3):
+        ask(agent, "How warm is it?", thread="t2")
+    assert len(managed) == 1
+
+
 def test_p15_a_turn_that_is_run_again_changes_nothing(open_memory: OpenMemory) -> None:
     """P15: facts change only by explicit set and remove; the same messages again are no news."""
     memory = open_memory(short_term_policy=ShortTermPolicy(manage_every_n_turns=1))
