@@ -404,8 +404,7 @@ class MemoryManager:
         Raises:
             StoreError: A store cannot be read.
         """
-        conversation = self._as_it_is()
-        return [] if len(conversation) else self._open.resume(self.scope, conversation)
+        return self._open.resume(self.scope, self._as_it_is())
 
     def still_there(self, messages: Sequence[Message]) -> list[Message]:
         """Those messages of a former state of this session that were not erased, deleted or forgotten since.

@@ -104,6 +104,20 @@ def test_a_session_resumes_from_long_term_memory(opened: Open) -> None:
     assert again.for_scope("user:ann").resume() == []
 
 
+def test_what_is_said_while_a_session_resumes_is_not_put_before_it(opened: Open) -> None:
+    """The conversation has begun by then, as with what is said before."""
+    opened().follow(SAID)
+    again = opened()
+    resumed: list[list[Message]] = []
+    resuming = threading.Thread(target=lambda: resumed.append(again.resume()))
+    with again.long_term.held():
+        resuming.start()
+        resuming.join(0.2)
+        again.short_term.add("And something else.", id="n1")
+    resuming.join()
+    assert (resumed, list(shown(again))) == ([[]], ["n1"])
+
+
 def test_a_session_resumes_as_far_as_the_policy_holds_it(opened: Open) -> None:
     memory = opened()
     for number in range(30):
