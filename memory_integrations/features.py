@@ -470,6 +470,12 @@ class FeatureMemory:
         key: str = event.data["key"]
         return key
 
+    def learnt_from(self, change: int) -> str | None:
+        """The message that a change was learnt from; None where it was from none, or was undone or erased."""
+        self._own.journal.refresh()
+        event = self._own.change(change)
+        return None if event is None else event.data.get("message_id")
+
     def erase(self, key: str | None = None) -> int:
         """Remove every fact of the scope, or one, with its history, physically; it cannot be undone.
 

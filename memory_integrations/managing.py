@@ -7,12 +7,14 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from memory_integrations.decisions import Compress, Decision, Delete, Forget, Promote, Skipped, validate
 from memory_integrations.errors import FactError, ManagementError
 from memory_integrations.features import FeatureMemory
 from memory_integrations.managed import ManagementLog
+from memory_integrations.messages import Message
 from memory_integrations.plans import ManagementPlan, ManagementReceipt, ManagementRequest, Manager, applied, planned
 from memory_integrations.policies import Entry
 from memory_integrations.rules import RuleManager
@@ -172,6 +174,25 @@ class Managing:
             if entry.id in compressed:
                 log.keep(entry.original or entry.message)
         return log.note(receipt)
+
+
+def turns_ended(said: Sequence[Message], before: Entry | None) -> int:
+    """How many turns end in what is said: each with its answer, or with a tool's result where the user then goes on.
+
+    An agent that calls tools is in the middle of its turn.
+
+    Args:
+        said: Messages of a session, oldest first.
+        before: The entry of what was said before them.
+    """
+    answers = sum(message.role == "assistant" and not message.tool_calls for message in said)
+    earlier = [] if before is None else [before.message]
+    left = sum(_is_work(one) and then.role == "user" for one, then in pairwise([*earlier, *said]))
+    return answers + left
+
+
+def _is_work(message: Message) -> bool:
+    return message.role == "tool" or bool(message.tool_calls)
 
 
 def _expected(plan: Any) -> ManagementPlan:

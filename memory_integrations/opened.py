@@ -110,11 +110,15 @@ class OpenMemory:
     def resume(self, scope: MemoryScope, conversation: ShortTermMemory) -> list[Message]:
         """Bring a conversation back from long-term memory and as it was managed; returns the whole of it.
 
+        Where it has begun already, nothing is done and nothing is returned.
+
         Raises:
             StoreError: A store cannot be read.
         """
         long_term = LongTermMemory(self.memories, scope, self.counter, self.clock)
         with long_term.held(), conversation.held():  # in this order; no erasure comes between reading and taking in
+            if len(conversation) and not conversation.to_be_resumed:
+                return []
             session, cleared = scope.session_id, self.managed(scope).cleared()
             said = [
                 message

@@ -84,6 +84,12 @@ class Sessions:
                 del self._released[one]
         return sum(conversation.clear() for conversation in self.within(scope))
 
+    def settle(self, scope: MemoryScope) -> None:
+        """Wait until what is being done to the conversations :meth:`within` a scope is done."""
+        for conversation in self.within(scope):
+            with conversation.held():
+                pass
+
     def release(self) -> None:
         """Let go of conversations that were used longest ago, where more are kept than need be.
 

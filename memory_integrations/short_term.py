@@ -25,6 +25,7 @@ from memory_integrations.policies import (
     expired,
     latest_user,
     over_limits,
+    select_whole,
     selecting,
 )
 from memory_integrations.tokens import TokenCounter, check_budget
@@ -133,8 +134,9 @@ class ShortTermMemory:
         return self._admit(arrived(message, self.session_id, now), now)
 
     def extend(self, messages: Iterable[Message]) -> list[str]:
-        """Add messages in order; returns their ids."""
-        return [self.add_message(message) for message in messages]
+        """Add messages in order, with nothing of other threads between them; returns their ids."""
+        with self._lock:
+            return [self.add_message(message) for message in messages]
 
     def delete(self, entry_id: str) -> bool:
         """Delete an entry; False when there is none of that id."""
@@ -259,6 +261,12 @@ class ShortTermMemory:
             return list(self._entries.values())
 
     @property
+    def last(self) -> Entry | None:
+        """The latest entry, or None."""
+        with self._lock:
+            return next(reversed(self._entries.values()), None)
+
+    @property
     def total_tokens(self) -> int:
         """Tokens of all contents."""
         return self._tokens
@@ -350,6 +358,12 @@ class ShortTermMemory:
             return View(replace(chosen, reasons={**chosen.reasons, **gone}), entries)
 
         return view
+
+    def whole(self, messages: Iterable[Message]) -> View:
+        """What an agent did in a turn that is under way: nothing of it is too old, deleted, or over a budget."""
+        now = self._clock()
+        entries = [self._entry_of(message, now) for message in messages]
+        return View(select_whole(entries), entries)
 
     # Inside
 

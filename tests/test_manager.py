@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -397,6 +398,20 @@ def test_p21_threads_of_one_manager_add_and_search_at_once(manager: MemoryManage
         thread.join()
     assert failed == []
     assert manager.long_term.count() == 240
+
+
+def test_turns_of_several_threads_stay_whole_in_the_conversation(tmp_path: Path) -> None:
+    with MemoryManager(SESSION, data_dir=tmp_path, short_term_policy=ShortTermPolicy(max_tokens=10**6)) as memory:
+
+        def talk(thread: int) -> None:
+            for turn in range(30):
+                memory.add_turn(f"question {thread} {turn}", f"answer {thread} {turn}")
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(talk, range(8)))
+        said = [entry.content for entry in memory.short_term.entries]
+        assert len(said) == 8 * 30 * 2
+        assert [text.replace("question", "answer") for text in said[::2]] == said[1::2]
 
 
 def test_a_turn_of_another_session_goes_to_that_sessions_conversation(manager: MemoryManager) -> None:
