@@ -43,7 +43,7 @@ from memory_integrations.migration import (
     expect_another_collection,
     expect_another_journal,
 )
-from memory_integrations.opened import OpenMemory, as_embeddings, raise_first
+from memory_integrations.opened import OpenMemory, as_embeddings, files_in, raise_first
 from memory_integrations.plans import ManagementPlan, ManagementReceipt, Manager
 from memory_integrations.policies import Entry, ShortTermPolicy
 from memory_integrations.scopes import MemoryScope
@@ -79,7 +79,7 @@ class EraseReceipt:
     decisions: int = 0
 
 
-_opened: WeakValueDictionary[str, OpenMemory] = WeakValueDictionary()  # by their data directories
+_opened: WeakValueDictionary[str, OpenMemory] = WeakValueDictionary()  # by the names of their stores
 
 
 class MemoryManager:
@@ -147,7 +147,7 @@ class MemoryManager:
             ),
         )  # fmt: skip
         self._bind(MemoryScope.parse(scope), opened)
-        _opened[opened.options["data_dir"]] = opened
+        _opened[opened.stores] = opened
 
     def _bind(self, scope: MemoryScope, opened: OpenMemory) -> None:
         self.scope = scope
@@ -159,9 +159,19 @@ class MemoryManager:
         )
 
     @classmethod
-    def opened(cls, data_dir: str | Path, scope: str | MemoryScope = "global") -> MemoryManager | None:
-        """The memory of a directory that was opened last in this process and is not closed; None where none is."""
-        found = _opened.get(str(Path(data_dir).expanduser().absolute()))
+    def opened(
+        cls, data_dir: str | Path, scope: str | MemoryScope = "global", *, stores: str | None = None
+    ) -> MemoryManager | None:
+        """The memory that was opened last in this process on these stores and is not closed; None where none is.
+
+        Two memories of one directory may be two tenants': each with a server, a client or a database of its own.
+
+        Args:
+            data_dir: Where it keeps its files.
+            scope: Whose memory.
+            stores: What its :attr:`options` call its stores; None means the files in that directory.
+        """
+        found = _opened.get(stores or files_in(Path(data_dir).expanduser()))
         if found is None:
             return None
         sibling = object.__new__(cls)
@@ -188,8 +198,11 @@ class MemoryManager:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What it was opened with, as JSON: ``objects`` names what is not, such as an embedding of your own."""
-        return dict(self._open.options)
+        """What it was opened with, as JSON: ``objects`` names what is not, such as an embedding of your own.
+
+        ``stores`` tells its stores from all others, and nothing of where they are.
+        """
+        return {**self._open.options, "stores": self._open.stores}
 
     def for_scope(self, scope: str | MemoryScope) -> MemoryManager:
         """A light sibling for another scope, on the same open stores.
@@ -733,8 +746,8 @@ class MemoryManager:
             finally:
                 self._open.finish_work()
         finally:
-            if _opened.get(directory := self._open.options["data_dir"]) is self._open:
-                del _opened[directory]
+            if _opened.get(self._open.stores) is self._open:
+                del _opened[self._open.stores]
             self._open.close()
 
     def __enter__(self) -> MemoryManager:
