@@ -324,13 +324,16 @@ class MemoryManager:
     def remember(self, messages: Iterable[Message]) -> None:
         """Store messages in long-term memory alone, whatever short-term memory has.
 
+        As with :meth:`follow`, what was deleted or erased stays away when it is told again under its id.
+
         Raises:
             MessageError: One is no message.
             StoreError: They could not be stored. They wait: the next call, or :meth:`flush`, stores them.
         """
         now, session = self._open.clock(), self.scope.session_id
         ready = [arrived(without_injected(expect_message(message)), session, now) for message in messages]
-        self._open.sessions.wait(self.scope, [message for message in ready if says_something(message)])
+        said = self._as_recorded([message for message in ready if says_something(message)])
+        self._open.sessions.wait(self.scope, said)
         self._store_waiting(unanswered=True)
 
     def get_context(
