@@ -31,7 +31,7 @@ from memory_integrations.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from memory_integrations.features import Json
+from memory_integrations.features import FeatureMemory, Json
 from memory_integrations.layout import MemoryHit
 from memory_integrations.long_term import LongTermMemory
 from memory_integrations.managing import Managing
@@ -153,7 +153,7 @@ class MemoryManager:
         self.scope = scope
         self._open = opened
         self._conversation: ShortTermMemory | None = None
-        self.features = opened.features(scope)
+        self._features: FeatureMemory | None = None
         self.long_term = LongTermMemory(
             opened.memories, scope, opened.counter, opened.clock, partial(opened.remove_said, scope.owner)
         )
@@ -190,6 +190,17 @@ class MemoryManager:
         if conversation.to_be_resumed:
             self._open.resume(self.scope, conversation)
         return conversation
+
+    @property
+    def features(self) -> FeatureMemory:
+        """The facts. At the first use their journal is read; before, components are made on the event loop.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        if self._features is None:
+            self._features = self._open.features(self.scope)
+        return self._features
 
     @property
     def attached(self) -> dict[str, Any]:
@@ -595,7 +606,7 @@ class MemoryManager:
         opened, sessions, scope = self._open, self._open.sessions, self.scope
         whole = scope == scope.owner
         # First what may be refused: a journal can be damaged, and another process can hold the embedded engine.
-        managed = opened.managed_sessions(scope) if whole else [scope]
+        managed, features = (opened.managed_sessions(scope), self.features) if whole else ([scope], None)
         told = [entry.message for conversation in sessions.within(scope) for entry in conversation.entries]
         waiting = {one: sessions.waiting(one) for one in sessions.scopes_waiting(scope)}
         for one, messages in waiting.items():
@@ -611,7 +622,7 @@ class MemoryManager:
         return EraseReceipt(
             scope=str(scope),
             decisions=sum(opened.managed(one).erase() for one in managed),
-            facts=self.features.erase() if whole else 0,
+            facts=features.erase() if features is not None else 0,
             memories=memories,
             messages=forgotten,
         )

@@ -22,6 +22,7 @@ from memory_integrations import (
     StoreUnavailableError,
     ToolCall,
 )
+from memory_integrations.journal import JsonlJournal
 from memory_integrations.ranking import Conversations
 
 KEPT = 5
@@ -282,9 +283,10 @@ def test_opening_a_session_asks_no_store(memory: MemoryManager, monkeypatch: pyt
     others(memory)
     with monkeypatch.context() as patch:
         patch.setattr(memory._open.memories, "open", lambda: pytest.fail("the store was asked"))
+        patch.setattr(JsonlJournal, "open", lambda *_: pytest.fail("a journal was read"))
         ann = memory.for_scope("user:ann/session:1")
         for number in range(2 * KEPT):
-            memory.for_scope(f"user:ann/session:new {number}")
+            memory.for_scope(f"user:new {number}/session:1")
     assert [entry.content for entry in ann.short_term.entries] == ["I play the oboe.", "Do you?"]
 
 

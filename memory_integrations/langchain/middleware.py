@@ -116,21 +116,13 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
 
     # Inside
 
-    def _of(self, runtime: Any) -> MemoryManager | None:
-        """The memory of the run's user; None where its facts cannot be read, and that is to be logged."""
+    def _of(self, runtime: Any) -> MemoryManager:
+        """The memory of the run's user."""
         context = getattr(runtime, "context", None)
-        try:
-            return identity.of_run(self.memory, context=context, require_user=self.require_user)
-        except ScopeError:
-            raise
-        except MemoryIntegrationError as error:
-            self._failed("the agent works without its memory", error)
-            return None
+        return identity.of_run(self.memory, context=context, require_user=self.require_user)
 
     def _with_memory(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         memory, read = self._of(request.runtime), _Reader()
-        if memory is None:
-            return request
         try:
             self._follow(memory, read.all(request.state["messages"]))
         except ScopeError:  # two users in one thread
@@ -148,8 +140,6 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
     def _keep(self, state: AgentState[Any], runtime: Any) -> None:
         """Store what is new of the turn."""
         memory = self._of(runtime)
-        if memory is None:
-            return
         try:
             try:
                 self._follow(memory, _Reader().all(state["messages"]))
