@@ -203,6 +203,21 @@ def test_what_would_come_back_otherwise_stays(memory: MemoryManager, what: str) 
     assert what != "attached" or memory.for_scope("user:ann/session:1").attached == {"a component": "what it knows"}
 
 
+@pytest.mark.parametrize("how", ["clear_session", "erase"])
+def test_what_components_knew_goes_with_a_session_that_was_cleared(memory: MemoryManager, how: str) -> None:
+    others(memory)
+    before = alive(ShortTermMemory)
+    for number in range(2 * KEPT):
+        ann = memory.for_scope(f"user:ann/session:{number}")
+        ann.add_turn("I play the oboe.", "Do you?")
+        ann.attached["a component"] = "what it knows"
+        getattr(ann, how)()
+    del ann
+    others(memory)
+    assert alive(ShortTermMemory) <= before + 1
+    assert memory.for_scope("user:ann/session:1").attached == {}
+
+
 def test_what_is_told_again_at_each_turn_is_not_kept_between(memory: MemoryManager) -> None:
     """As with an agent, whose state has the conversation."""
     state = [
