@@ -393,9 +393,14 @@ class LongTermMemory:
             left -= tokens
         return "\n".join(lines)
 
-    def count(self) -> int:
-        """How many memories the scope itself has, exactly."""
-        return self._count([self.scope.tag])
+    def count(self, session_id: str | None = None) -> int:
+        """How many memories the scope itself has, exactly.
+
+        Args:
+            session_id: Only those of this session; None means all.
+        """
+        conditions = [] if session_id is None else [equals("metadata.session_id", session_id)]
+        return self._count([self.scope.tag], *conditions)
 
     def messages(self, session_id: str | None = None) -> Iterator[Message]:
         """Every message and file summary of the scope in the order in which it came, through all pages.

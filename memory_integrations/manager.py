@@ -31,7 +31,7 @@ from memory_integrations.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from memory_integrations.features import Json
+from memory_integrations.features import FeatureMemory, Json
 from memory_integrations.layout import MemoryHit
 from memory_integrations.long_term import LongTermMemory
 from memory_integrations.managing import Managing, turns_ended
@@ -43,7 +43,7 @@ from memory_integrations.migration import (
     expect_another_collection,
     expect_another_journal,
 )
-from memory_integrations.opened import OpenMemory, as_embeddings, raise_first
+from memory_integrations.opened import OpenMemory, as_embeddings, files_in, raise_first
 from memory_integrations.plans import ManagementPlan, ManagementReceipt, Manager
 from memory_integrations.policies import Entry, ShortTermPolicy
 from memory_integrations.scopes import MemoryScope
@@ -79,7 +79,7 @@ class EraseReceipt:
     decisions: int = 0
 
 
-_opened: WeakValueDictionary[str, OpenMemory] = WeakValueDictionary()  # by their data directories
+_opened: WeakValueDictionary[str, OpenMemory] = WeakValueDictionary()  # by the names of their stores
 
 
 class MemoryManager:
@@ -147,21 +147,31 @@ class MemoryManager:
             ),
         )  # fmt: skip
         self._bind(MemoryScope.parse(scope), opened)
-        _opened[opened.options["data_dir"]] = opened
+        _opened[opened.stores] = opened
 
     def _bind(self, scope: MemoryScope, opened: OpenMemory) -> None:
         self.scope = scope
         self._open = opened
         self._conversation: ShortTermMemory | None = None
-        self.features = opened.features(scope)
+        self._features: FeatureMemory | None = None
         self.long_term = LongTermMemory(
             opened.memories, scope, opened.counter, opened.clock, partial(opened.remove_said, scope.owner)
         )
 
     @classmethod
-    def opened(cls, data_dir: str | Path, scope: str | MemoryScope = "global") -> MemoryManager | None:
-        """The memory of a directory that was opened last in this process and is not closed; None where none is."""
-        found = _opened.get(str(Path(data_dir).expanduser().absolute()))
+    def opened(
+        cls, data_dir: str | Path, scope: str | MemoryScope = "global", *, stores: str | None = None
+    ) -> MemoryManager | None:
+        """The memory that was opened last in this process on these stores and is not closed; None where none is.
+
+        Two memories of one directory may be two tenants': each with a server, a client or a database of its own.
+
+        Args:
+            data_dir: Where it keeps its files.
+            scope: Whose memory.
+            stores: What its :attr:`options` call its stores; None means the files in that directory.
+        """
+        found = _opened.get(stores or files_in(Path(data_dir).expanduser()))
         if found is None:
             return None
         sibling = object.__new__(cls)
@@ -182,14 +192,28 @@ class MemoryManager:
         return conversation
 
     @property
+    def features(self) -> FeatureMemory:
+        """The facts. At the first use their journal is read; before, components are made on the event loop.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        if self._features is None:
+            self._features = self._open.features(self.scope)
+        return self._features
+
+    @property
     def attached(self) -> dict[str, Any]:
         """What components know of the conversation besides its messages, by their names; it lives as long."""
         return self._as_it_is().attached
 
     @property
     def options(self) -> dict[str, Any]:
-        """What it was opened with, as JSON: ``objects`` names what is not, such as an embedding of your own."""
-        return dict(self._open.options)
+        """What it was opened with, as JSON: ``objects`` names what is not, such as an embedding of your own.
+
+        ``stores`` tells its stores from all others, and nothing of where they are.
+        """
+        return {**self._open.options, "stores": self._open.stores}
 
     def for_scope(self, scope: str | MemoryScope) -> MemoryManager:
         """A light sibling for another scope, on the same open stores.
@@ -315,13 +339,16 @@ class MemoryManager:
     def remember(self, messages: Iterable[Message]) -> None:
         """Store messages in long-term memory alone, whatever short-term memory has.
 
+        As with :meth:`follow`, what was deleted or erased stays away when it is told again under its id.
+
         Raises:
             MessageError: One is no message.
             StoreError: They could not be stored. They wait: the next call, or :meth:`flush`, stores them.
         """
         now, session = self._open.clock(), self.scope.session_id
         ready = [arrived(without_injected(expect_message(message)), session, now) for message in messages]
-        self._open.sessions.wait(self.scope, [message for message in ready if says_something(message)])
+        said = self._as_recorded([message for message in ready if says_something(message)])
+        self._open.sessions.wait(self.scope, said)
         self._store_waiting(unanswered=True)
 
     def get_context(
@@ -598,7 +625,7 @@ class MemoryManager:
         opened, sessions, scope = self._open, self._open.sessions, self.scope
         whole = scope == scope.owner
         # First what may be refused: a journal can be damaged, and another process can hold the embedded engine.
-        managed = set(opened.managed_sessions(scope) if whole else [scope])
+        managed, features = (opened.managed_sessions(scope), self.features) if whole else ([scope], None)
         told = [entry.message for conversation in sessions.within(scope) for entry in conversation.entries]
         waiting = {one: sessions.waiting(one) for one in sessions.scopes_waiting(scope)}
         for one, messages in waiting.items():
@@ -612,12 +639,12 @@ class MemoryManager:
                     sessions.wait(one, messages)
                 raise
             forgotten = sessions.forget(scope)  # before what managing wrote down of them: it must not write it again
-            if whole:
-                managed.update(opened.managed_sessions(scope))  # one may have been managed for the first time meanwhile
+            if whole:  # one may have been managed for the first time meanwhile
+                managed = [*{*managed, *opened.managed_sessions(scope)}]
             return EraseReceipt(
                 scope=str(scope),
                 decisions=sum(opened.managed(one).erase() for one in managed),
-                facts=self.features.erase() if whole else 0,
+                facts=features.erase() if features is not None else 0,
                 memories=memories,
                 messages=forgotten,
             )
@@ -759,8 +786,8 @@ class MemoryManager:
             finally:
                 self._open.finish_work()
         finally:
-            if _opened.get(directory := self._open.options["data_dir"]) is self._open:
-                del _opened[directory]
+            if _opened.get(self._open.stores) is self._open:
+                del _opened[self._open.stores]
             self._open.close()
 
     def __enter__(self) -> MemoryManager:

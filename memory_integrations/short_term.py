@@ -76,7 +76,7 @@ class ShortTermMemory:
         self._tokens = 0
         self._revision = 0
         self.attached: dict[str, Any] = {}
-        """What components that use the conversation know of it besides; while there is any, it stays in memory."""
+        """What components that use the conversation know of it besides; once something was said, it stays with that."""
         self.is_told_again = False
         """Whether whoever keeps the conversation tells it again at each turn, so that this need not keep it."""
         self.to_be_resumed = False
@@ -288,6 +288,11 @@ class ShortTermMemory:
                 gone = self._gone.get(message.id or "") or self._gone_before.get(message.id or "")
                 return gone is not None and (gone[0] == "deleted" or gone[1] == hash(message.text))
             return _says_the_same(entry.original or entry.message, message)
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing was said since it began, or was cleared."""
+        return not (self._entries or self._gone or self._gone_before)
 
     def __len__(self) -> int:
         return len(self._entries)

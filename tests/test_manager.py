@@ -31,6 +31,7 @@ from memory_integrations import (
     Promote,
     ScopeError,
     ShortTermPolicy,
+    StoreCorruptedError,
     StoreError,
     StoreUnavailableError,
     TokenCounter,
@@ -260,7 +261,7 @@ def test_a_failed_write_raises_and_changes_nothing(tmp_path: Path) -> None:
     blocked = tmp_path / "a file"
     blocked.write_text("in the way")
     with pytest.raises(StoreError, match="a file"):
-        MemoryManager(SESSION, data_dir=blocked)
+        MemoryManager(SESSION, data_dir=blocked).set_fact("name", "Ann")
     with MemoryManager(SESSION, data_dir=tmp_path / "fine") as memory:
         (tmp_path / "fine").mkdir()
         (tmp_path / "fine" / "vectors").write_text("in the way")
@@ -531,6 +532,20 @@ def test_a_call_whose_engine_is_closed_under_it_says_so_in_a_type_of_this_packag
         manager.search_long_term("hello")
     manager.close()
     assert len(manager.search_long_term("hello")) == 2
+
+
+def test_a_damaged_journal_is_met_where_facts_are_used(tmp_path: Path) -> None:
+    with MemoryManager("user:ann", data_dir=tmp_path) as memory:
+        memory.add_turn("I play the oboe.", "Do you?")
+        memory.set_fact("instrument", "oboe")
+    [journal] = (tmp_path / "journal").glob("user-ann*.jsonl")
+    journal.write_bytes(journal.read_bytes() + b"broken\n")
+    with MemoryManager("user:ann", data_dir=tmp_path) as memory:
+        assert memory.search_long_term("What do I play?")
+        for use in (memory.get_stats, memory.get_context, memory.erase):
+            with pytest.raises(StoreCorruptedError):
+                use()
+        assert memory.long_term.count() == 2, "an erasure that is refused removes nothing"
 
 
 async def test_a_manager_closes_itself_in_async_code_too(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.messages import AIMessage, AnyMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 from strategies import Clock
@@ -447,6 +448,16 @@ def test_a_structured_answer_is_given_and_remembered(memory: MemoryManager) -> N
     assert memories(memory)[1:] == ['assistant: {"place": "Lisbon", "degrees": 21}']
 
 
+def test_p24_a_structured_answer_that_was_erased_stays_so(memory: MemoryManager) -> None:
+    answer = calls(("Weather", {"place": "Lisbon", "degrees": 21}))
+    agent = agent_of(memory, Scripted(reply=lambda messages: answer), response_format=Weather)
+    result = agent.invoke({"messages": [HumanMessage("How warm is it in Lisbon?")]}, run_of())
+    memory.for_scope("user:ann").erase()
+    run = Runtime(context=run_of()["configurable"])
+    MemoryMiddleware(memory).after_agent(result, run)  # as a run does that goes on from its checkpoint
+    assert memories(memory) == []
+
+
 # Failures
 
 
@@ -523,6 +534,31 @@ def test_a_store_that_fails_is_logged_and_the_answer_arrives(
     assert memories(memory) == []
     ask(agent, "Are you back?")  # what was left undone is done then
     assert len(memories(memory)) == 4
+
+
+@pytest.mark.parametrize("fails", ["all of the turn", "the answer alone"])
+def test_a_structured_answer_that_could_not_be_stored_is_stored_later(
+    memory: MemoryManager, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    places = iter(["Lisbon", "Porto"])
+
+    def reply(messages: list[Any]) -> AIMessage:
+        return calls(("Weather", {"place": (place := next(places)), "degrees": 21}), first=len(place))
+
+    agent = agent_of(memory, Scripted(reply=reply), response_format=Weather)
+    collection = memory.long_term._collection
+    encode = collection.encode
+
+    def failing(ids: Any, payloads: list[dict[str, Any]]) -> Any:
+        is_answer = any("Lisbon" in payload["page_content"] for payload in payloads)
+        return _unavailable() if is_answer or fails == "all of the turn" else encode(ids, payloads)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(collection, "encode", failing)
+        ask(agent, "How warm is it at home?")
+    ask(agent, "And at work?")
+    said = [text for text in memories(memory) if text.startswith("assistant")]
+    assert said == [f'assistant: {{"place": "{place}", "degrees": 21}}' for place in ("Lisbon", "Porto")]
 
 
 def test_a_store_that_fails_raises_where_that_is_wanted_and_the_answer_is_in_the_state(
@@ -883,7 +919,8 @@ def test_facts_that_cannot_be_read_end_no_run(
     journal.write_bytes(journal.read_bytes() + b"broken\n")
     with MemoryManager(data_dir=tmp_path / "memory") as again:
         assert texts(ask(agent_of(again, Scripted()), "Hello")) == ["Hello", "Noted."]
-        assert "the agent works without its memory" in " ".join(caplog.messages)
+        assert "the agent answers without its memory" in " ".join(caplog.messages)
+        assert memories(again) == ["user: Hello", "assistant: Noted."]  # what is said needs no facts
         with pytest.raises(StoreCorruptedError):
             ask(agent_of(again, Scripted(), on_error="raise"), "Hello")
 
