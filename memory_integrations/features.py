@@ -9,6 +9,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from hashlib import blake2b
+from secrets import token_hex
 from typing import Any, Protocol
 from weakref import WeakSet, WeakValueDictionary
 
@@ -25,6 +27,7 @@ Json = str | int | float | bool | None | list[Any] | dict[str, Any]
 _MISSING: Any = object()
 _DEEPEST = 100  # levels of lists and objects in a value
 _LONGEST_INT = 1024  # bits
+_ERASED = "erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,10 @@ class FactLog:
     undone: set[int] = field(default_factory=set)
     current: dict[str, Any] = field(default_factory=dict)
     """Values that hold; ``_MISSING`` for a key that was deleted."""
+    touched: dict[str, datetime] = field(default_factory=dict)
+    """When a key was last set, deleted or taken back."""
+    erased: list[Event] = field(default_factory=list)
+    """Marks of facts that were erased; see :func:`_mark`."""
 
     def add(self, event: Event) -> str | None:
         """Take in the next event; returns the key that it changed, None for an event that is not about facts."""
@@ -83,15 +90,19 @@ class FactLog:
                 return None
             self.undone.add(undone.number)
             key: str = undone.data["key"]
+            self.touched[key] = event.at
             last = next((e for e in reversed(self.by_key[key]) if e.number not in self.undone), None)
             if last is None:
                 self.current.pop(key, None)
             else:
                 self._hold(key, last)
             return key
+        if event.kind == _ERASED:
+            self.erased.append(event)
         if not _is_change(event):
             return None
         key = event.data["key"]
+        self.touched[key] = event.at
         self.by_key.setdefault(key, []).append(event)
         self._hold(key, event)
         return key
@@ -193,6 +204,17 @@ class FactShelf:
         with self._lock:
             standing = (e for e in reversed(self._log.by_key.get(key, ())) if e.number not in self._log.undone)
             return next(((event.at, event.number) for event in standing), None)
+
+    def touched(self) -> dict[str, datetime]:
+        """When keys were last set, deleted or taken back."""
+        with self._lock:
+            return dict(self._log.touched)
+
+    def erased_at(self, key: str) -> datetime | None:
+        """When a key was last erased; None where it never was."""
+        with self._lock:
+            marks = list(self._log.erased)
+        return max((mark.at for mark in marks if mark.data == _mark(key, str(mark.data.get("salt")))), default=None)
 
     def _on_event(self, event: Event) -> None:
         with self._lock:
@@ -351,11 +373,15 @@ class FeatureMemory:
         }
 
     def changes(self) -> dict[str, datetime]:
-        """When facts were last set or deleted, by key."""
+        """When facts were last set, deleted or taken back, by key."""
         found: dict[str, datetime] = {}
         for shelf in reversed(self._shelves):
-            found |= {key: change[0] for key in shelf.known_keys() if (change := shelf.last_change(key))}
+            found |= shelf.touched()
         return found
+
+    def erased_at(self, key: str) -> datetime | None:
+        """When a fact of the scope was last erased; None where it never was."""
+        return self._own.erased_at(key)
 
     def refresh(self) -> None:
         """Read what other processes, or other managers of this one, wrote since."""
@@ -444,10 +470,17 @@ class FeatureMemory:
         key: str = event.data["key"]
         return key
 
+    def learnt_from(self, change: int) -> str | None:
+        """The message that a change was learnt from; None where it was from none, or was undone or erased."""
+        self._own.journal.refresh()
+        event = self._own.change(change)
+        return None if event is None else event.data.get("message_id")
+
     def erase(self, key: str | None = None) -> int:
         """Remove every fact of the scope, or one, with its history, physically; it cannot be undone.
 
-        What the managing of sessions decided of a fact goes with :meth:`MemoryManager.erase_fact`.
+        What the managing of sessions decided of a fact goes with :meth:`MemoryManager.erase_fact`. Of one fact a mark
+        stays, a salted hash of its name, by which it is not learnt again from what was said before.
 
         Returns:
             How many events there were.
@@ -459,6 +492,9 @@ class FeatureMemory:
         if key is None:
             return journal.erase()
         _check_key(key)
+        journal.refresh()
+        if key in self._own.known_keys():
+            journal.append(_ERASED, _mark(key, token_hex(8)))
         return journal.revise(lambda event: removed(event) if _is_change(event) and event.data["key"] == key else event)
 
     # Inside
@@ -524,6 +560,11 @@ class FeatureMemory:
                 }
             lines[key] = f"{as_json_data(key)}: {as_json_data(shown)}"
         return lines
+
+
+def _mark(key: str, salt: str) -> dict[str, str]:
+    """What stays of a fact that was erased: nobody reads its name in it, and who asks for that name finds it."""
+    return {"salt": salt, "of": blake2b(key.encode("utf-8", "surrogatepass"), key=salt.encode()[:64]).hexdigest()}
 
 
 def open_shelves(journal: Journal) -> ShelfSource:

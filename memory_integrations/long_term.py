@@ -209,7 +209,7 @@ class LongTermMemory:
         """Delete memories of this scope by their ids (``MemoryHit.id``), physically; others' are not touched.
 
         A deleted message stays deleted: a conversation that is told again (``MemoryManager.follow``) does not bring it
-        back. What says nearly the same is another memory: ``search(distinct=False)`` shows them all.
+        back. What says the same again is another memory: ``search(distinct=False)`` shows them all.
 
         Returns:
             How many there were.
@@ -328,8 +328,8 @@ class LongTermMemory:
             where: Only what meets these conditions.
             without: Ids of messages of this session that are left out, such as the question's own: it is what is most
                 like itself.
-            distinct: Leave out what says nearly the same as a better hit; of an assistant's echo and what the user said
-                the latter is shown.
+            distinct: Leave out what says the same as a better hit, in the same words but for some around them; of an
+                assistant's echo and what the user said the latter is shown.
             explain: Say what each signal gave to a score.
 
         Returns:
@@ -393,9 +393,14 @@ class LongTermMemory:
             left -= tokens
         return "\n".join(lines)
 
-    def count(self) -> int:
-        """How many memories the scope itself has, exactly."""
-        return self._count([self.scope.tag])
+    def count(self, session_id: str | None = None) -> int:
+        """How many memories the scope itself has, exactly.
+
+        Args:
+            session_id: Only those of this session; None means all.
+        """
+        conditions = [] if session_id is None else [equals("metadata.session_id", session_id)]
+        return self._count([self.scope.tag], *conditions)
 
     def messages(self, session_id: str | None = None) -> Iterator[Message]:
         """Every message and file summary of the scope in the order in which it came, through all pages.
@@ -461,6 +466,7 @@ class LongTermMemory:
         ids: list[str] = []
         payloads: list[dict[str, Any]] = []
         outdated: list[str] = []
+        is_cut = False  # whether something that a message said is taken out of it
         for place, (message, text) in zip(places, messages, strict=True):
             metadata, parts = as_metadata(message, tag, kind), pieces(text)
             before = known.get(place, [])
@@ -473,16 +479,17 @@ class LongTermMemory:
             if len(before) != len(parts) or None in orders:
                 orders = list(collection.next_orders(len(parts)))
             outdated += [str(point.id) for point in before[len(parts) :]]
+            is_cut = is_cut or (kind == "message" and any(text_of(point) not in text for point in before))
             for number, (part, order) in enumerate(zip(parts, orders, strict=True)):
                 numbered = {"piece": number, "pieces": len(parts)} if len(parts) > 1 else {}
                 ids.append(point_id(tag, message.session_id, message.id or "", number))
                 payloads.append({"page_content": part, "metadata": {**metadata, **numbered, "order": order}})
         points = collection.encode(ids, payloads)
-        if outdated:
+        if outdated or is_cut:
             from qdrant_client import models
 
             with collection.removing(tag):  # in this order: where it is interrupted, what is left is not whole
-                collection.delete(models.PointIdsList(points=list(outdated)))
+                collection.delete(models.PointIdsList(points=list(outdated)) if outdated else None)
                 collection.upsert(points)
         else:
             collection.upsert(points)
@@ -664,8 +671,8 @@ class _Hits:
             if message in self._by_message:
                 self._by_message[message].append((ranked, point))
             elif not self.complete:
-                words = frozenset(_WORD.findall(text_of(point).lower()))
-                twin = self._distinct.twin_of(words, message) if self._distinct else None
+                words, role = _WORD.findall(text_of(point).lower()), fields.get("role")
+                twin = self._distinct.twin_of(words, role, message) if self._distinct else None
                 if twin is None:
                     self._by_message[message] = [(ranked, point)]
                 elif fields.get("role") == "user":

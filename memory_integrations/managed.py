@@ -99,32 +99,48 @@ class ManagementLog:
         self._journal.append(_EXPANDED, {"id": entry_id})
 
     def clear(self, moment: datetime) -> None:
-        """Note that the conversation was forgotten.
+        """Note that the conversation was forgotten, and remove what was said in it, physically.
+
+        What was decided of facts stays, without reasons: it is of the user's facts.
 
         Raises:
             StoreError: It could not be written.
         """
         self._journal.append(_CLEARED, {"until": moment.isoformat()})
 
+        def without(event: Event) -> Event:
+            if event.kind in (_CLEARED, _TAKEN_BACK) or event.kind not in _FIELDS:
+                return event
+            left = _deciding(event, lambda made: _without_reason(made) if "key" in made else None)
+            return left if left.kind == _RUN and left.data["decisions"] else removed(event)
+
+        self._revise(without)
+
     def erase(self) -> int:
         """Remove all of it, physically; returns how many events there were."""
         return self._journal.erase()
 
     def remove_said(self, ids: Collection[str]) -> None:
-        """Remove what entries said, physically: in full, compressed, and as a reason."""
+        """Remove what entries said, physically: in full, compressed, and in the reasons of what was decided.
+
+        A fact is the user's, and stays.
+        """
+
+        def decided(made: dict[str, Any]) -> dict[str, Any] | None:
+            is_told = made["do"] == "compress" and made["entry_id"] in ids
+            return None if is_told else _without_reason(made)
 
         def without(event: Event) -> Event:
-            if event.kind in _FIELDS and not _is_readable(event):
-                return removed(event)
-            if event.kind == _ORIGINAL and event.data["id"] in ids:
-                return removed(event)
-            return _deciding(event, lambda made: _untold(made) if made["entry_id"] in ids else made)
+            is_told = event.kind == _ORIGINAL and event.data["id"] in ids
+            return removed(event) if is_told else _deciding(event, decided)
 
-        self._journal.revise(without)
+        self._revise(without)
 
     def remove_fact(self, key: str) -> None:
-        """Remove what was decided of a fact, physically."""
-        self._journal.revise(lambda event: _deciding(event, lambda made: None if made.get("key") == key else made))
+        """Remove what was decided of a fact, physically, and the reasons of what was decided."""
+        self._revise(
+            lambda event: _deciding(event, lambda made: None if made.get("key") == key else _without_reason(made))
+        )
 
     # Reading
 
@@ -153,6 +169,12 @@ class ManagementLog:
         return {id_: (said, shorter[id_]) for id_, said in originals.items() if said is not None}
 
     # Inside
+
+    def _revise(self, without: Callable[[Event], Event]) -> None:
+        """Put events in the place of those that can be read; the others may say anything, and are removed."""
+        self._journal.revise(
+            lambda event: removed(event) if event.kind in _FIELDS and not _is_readable(event) else without(event)
+        )
 
     def _original(self, entry_id: str) -> Message | None:
         data = self._said.get(entry_id)
@@ -209,16 +231,16 @@ class ManagementLog:
 
 def _deciding(event: Event, decided: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Event:
     """The event with other decisions in the place of its own; the same one where none changes."""
-    if event.kind != _RUN or not _is_readable(event):
+    if event.kind != _RUN:
         return event
     was = event.data["decisions"]
     now = [made for made in map(decided, was) if made is not None]
     return event if now == was else revised(event, {**event.data, "decisions": now})
 
 
-def _untold(made: dict[str, Any]) -> dict[str, Any] | None:
-    """A decision without what it says of its entry; a fact is the user's, and stays."""
-    return None if made["do"] == "compress" else {**made, "reason": ""}
+def _without_reason(made: dict[str, Any]) -> dict[str, Any]:
+    """A decision without its reason: a model gives it in its own words, and may quote whatever it saw."""
+    return {**made, "reason": ""}
 
 
 def _read(data: Mapping[str, Any]) -> Decision:

@@ -31,10 +31,10 @@ from memory_integrations.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from memory_integrations.features import Json
+from memory_integrations.features import FeatureMemory, Json
 from memory_integrations.layout import MemoryHit
 from memory_integrations.long_term import LongTermMemory
-from memory_integrations.managing import Managing
+from memory_integrations.managing import Managing, turns_ended
 from memory_integrations.messages import Message
 from memory_integrations.migration import (
     MigrationReceipt,
@@ -43,7 +43,7 @@ from memory_integrations.migration import (
     expect_another_collection,
     expect_another_journal,
 )
-from memory_integrations.opened import OpenMemory, as_embeddings, raise_first
+from memory_integrations.opened import OpenMemory, as_embeddings, files_in, raise_first
 from memory_integrations.plans import ManagementPlan, ManagementReceipt, Manager
 from memory_integrations.policies import Entry, ShortTermPolicy
 from memory_integrations.scopes import MemoryScope
@@ -79,7 +79,7 @@ class EraseReceipt:
     decisions: int = 0
 
 
-_opened: WeakValueDictionary[str, OpenMemory] = WeakValueDictionary()  # by their data directories
+_opened: WeakValueDictionary[str, OpenMemory] = WeakValueDictionary()  # by the names of their stores
 
 
 class MemoryManager:
@@ -147,21 +147,31 @@ class MemoryManager:
             ),
         )  # fmt: skip
         self._bind(MemoryScope.parse(scope), opened)
-        _opened[opened.options["data_dir"]] = opened
+        _opened[opened.stores] = opened
 
     def _bind(self, scope: MemoryScope, opened: OpenMemory) -> None:
         self.scope = scope
         self._open = opened
         self._conversation: ShortTermMemory | None = None
-        self.features = opened.features(scope)
+        self._features: FeatureMemory | None = None
         self.long_term = LongTermMemory(
             opened.memories, scope, opened.counter, opened.clock, partial(opened.remove_said, scope.owner)
         )
 
     @classmethod
-    def opened(cls, data_dir: str | Path, scope: str | MemoryScope = "global") -> MemoryManager | None:
-        """The memory of a directory that was opened last in this process and is not closed; None where none is."""
-        found = _opened.get(str(Path(data_dir).expanduser().absolute()))
+    def opened(
+        cls, data_dir: str | Path, scope: str | MemoryScope = "global", *, stores: str | None = None
+    ) -> MemoryManager | None:
+        """The memory that was opened last in this process on these stores and is not closed; None where none is.
+
+        Two memories of one directory may be two tenants': each with a server, a client or a database of its own.
+
+        Args:
+            data_dir: Where it keeps its files.
+            scope: Whose memory.
+            stores: What its :attr:`options` call its stores; None means the files in that directory.
+        """
+        found = _opened.get(stores or files_in(Path(data_dir).expanduser()))
         if found is None:
             return None
         sibling = object.__new__(cls)
@@ -182,14 +192,28 @@ class MemoryManager:
         return conversation
 
     @property
+    def features(self) -> FeatureMemory:
+        """The facts. At the first use their journal is read; before, components are made on the event loop.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        if self._features is None:
+            self._features = self._open.features(self.scope)
+        return self._features
+
+    @property
     def attached(self) -> dict[str, Any]:
         """What components know of the conversation besides its messages, by their names; it lives as long."""
         return self._as_it_is().attached
 
     @property
     def options(self) -> dict[str, Any]:
-        """What it was opened with, as JSON: ``objects`` names what is not, such as an embedding of your own."""
-        return dict(self._open.options)
+        """What it was opened with, as JSON: ``objects`` names what is not, such as an embedding of your own.
+
+        ``stores`` tells its stores from all others, and nothing of where they are.
+        """
+        return {**self._open.options, "stores": self._open.stores}
 
     def for_scope(self, scope: str | MemoryScope) -> MemoryManager:
         """A light sibling for another scope, on the same open stores.
@@ -251,12 +275,15 @@ class MemoryManager:
         conversations = {session: memory.short_term for session, memory in sessions.items()}
         for owner in {memory.scope.owner: memory for memory in sessions.values()}.values():
             owner.long_term.store_messages(m for m in ready if sessions[m.session_id].scope.owner == owner.scope.owner)
-        ids = [conversations[message.session_id].add_message(message) for message in ready]
+        turns: dict[str | None, int] = {}
+        for session, conversation in conversations.items():
+            said = [message for message in ready if message.session_id == session]
+            turns[session] = turns_ended(said, conversation.last)
+            conversation.extend(said)
         self._open.sessions.release()
-        for memory in sessions.values():
-            said = [message for message in ready if message.session_id == memory.scope.session_id]
-            memory._manage_if_due(sum(message.role == "assistant" for message in said))
-        return ids
+        for session, memory in sessions.items():
+            memory._manage_if_due(turns[session])
+        return [message.id for message in ready if message.id is not None]  # each was given one on arrival
 
     def follow(self, messages: Iterable[Message], *, remember: bool = True, unanswered: bool = False) -> list[str]:
         """Take in what is new of a conversation that is kept elsewhere: an agent's state, another chat history.
@@ -290,12 +317,13 @@ class MemoryManager:
             fresh = self._as_recorded(fresh)
         # What is stored already and was changed, perhaps to take something out of it, waits for nothing.
         changed = any(memory.get(message.id or "") for message in fresh)
+        turns = turns_ended(fresh, memory.last)
         ids = memory.extend(fresh)
         if remember:
             self._open.sessions.wait(self.scope, fresh)
             self._store_waiting(unanswered=unanswered or changed)
         self._open.sessions.release()
-        self._manage_if_due(sum(message.role == "assistant" for message in fresh))
+        self._manage_if_due(turns)
         return ids
 
     def flush(self) -> None:
@@ -311,13 +339,16 @@ class MemoryManager:
     def remember(self, messages: Iterable[Message]) -> None:
         """Store messages in long-term memory alone, whatever short-term memory has.
 
+        As with :meth:`follow`, what was deleted or erased stays away when it is told again under its id.
+
         Raises:
             MessageError: One is no message.
             StoreError: They could not be stored. They wait: the next call, or :meth:`flush`, stores them.
         """
         now, session = self._open.clock(), self.scope.session_id
         ready = [arrived(without_injected(expect_message(message)), session, now) for message in messages]
-        self._open.sessions.wait(self.scope, [message for message in ready if says_something(message)])
+        said = self._as_recorded([message for message in ready if says_something(message)])
+        self._open.sessions.wait(self.scope, said)
         self._store_waiting(unanswered=True)
 
     def get_context(
@@ -351,8 +382,9 @@ class MemoryManager:
         """What a model should be given for a conversation that is kept elsewhere: an agent's state, another history.
 
         The policy's view of it, the facts, and what is recalled for its latest user message. That message and what
-        came after it, the tool calls and results of an agent at work, are always there. The agent's work is not counted
-        (nor in the context's texts), so that the rest stays the same, byte for byte, while it goes on.
+        came after it, the tool calls and results of an agent at work, are always there; where it is in a summary by
+        now, what came after that. The agent's work is not counted (nor in the context's texts), so that the rest stays
+        the same, byte for byte, while it goes on.
 
         Args:
             messages: The conversation, oldest first.
@@ -369,22 +401,22 @@ class MemoryManager:
         self._open.sessions.release()
         memory, count = self.short_term, self._open.counter.count_line
         budget = self._budget(memory.policy.max_tokens if max_tokens is None else max_tokens)
-        asked = next((i for i in range(len(messages) - 1, -1, -1) if messages[i].role == "user"), len(messages))
-        turn = messages[asked:]
+        begin = _begin_of_turn(messages)
+        said, work = messages[: begin + 1], messages[begin + 1 :]
         hits: list[MemoryHit] = []
-        if turn and recall and budget:
+        if said and said[-1].role == "user" and recall and budget:
             # Some of what is found is in the conversation anyway.
-            own = [message.id for message in turn if message.id]
-            hits = self._recall(strip_injected(turn[0].text), recall + _SHOWN_ANYWAY, own)
-        view, session = memory.viewing(messages[: asked + 1]), self.scope.session_id
+            own = [message.id for message in messages[begin:] if message.id]
+            hits = self._recall(strip_injected(said[-1].text), recall + _SHOWN_ANYWAY, own)
+        view, session = memory.viewing(said), self.scope.session_id
         context = assemble(budget, self.features.render, view, hits, count, session, recall)
-        if len(turn) < 2:
+        if not work:
             return context
-        work = memory.viewing(turn)(_NO_LIMIT)
+        done = memory.whole(work)
         return replace(
             context,
-            messages=(*context.messages, *map(defused, work.messages[1:])),
-            dropped=[*context.dropped, *work.dropped],
+            messages=(*context.messages, *map(defused, done.messages)),
+            dropped=[*context.dropped, *done.dropped],
         )
 
     def resume(self) -> list[Message]:
@@ -399,8 +431,7 @@ class MemoryManager:
         Raises:
             StoreError: A store cannot be read.
         """
-        conversation = self._as_it_is()
-        return [] if len(conversation) else self._open.resume(self.scope, conversation)
+        return self._open.resume(self.scope, self._as_it_is())
 
     def still_there(self, messages: Sequence[Message]) -> list[Message]:
         """Those messages of a former state of this session that were not erased, deleted or forgotten since.
@@ -413,7 +444,7 @@ class MemoryManager:
         Raises:
             StoreError: A store cannot be read.
         """
-        cleared, recorded = self._open.managed(self.scope).cleared(), self.long_term.recorded(messages)
+        cleared, recorded = self._open.managed(self.scope).cleared(), self._recorded(messages)
         kept: list[Message] = []
         turn_is_gone = bool(recorded) and not any(recorded.values())  # what comes before the first question
         for message in messages:
@@ -428,15 +459,20 @@ class MemoryManager:
     def clear_session(self) -> int:
         """Forget the scope's short-term conversation for good; returns how many messages it had. The rest stays.
 
+        Neither :meth:`resume` nor :meth:`expand` nor :meth:`undo` brings anything of it back. Whoever keeps it
+        elsewhere and tells it again, such as an agent whose thread goes on, says it anew.
+
         Raises:
-            StoreError: That it is forgotten could not be written down, for :meth:`resume`. Here it is.
+            StoreError: That it is forgotten could not be written down, for other processes. Here it is; called again,
+                it goes on.
         """
         self._open.sessions.stored(self.scope, self._open.sessions.waiting(self.scope))
         conversation = self._as_it_is()
         with suppress(StoreError):  # what cannot be brought back now is forgotten all the same
             conversation = self.short_term
-        count = conversation.clear()
-        self._open.managed(self.scope).clear(self._open.clock())
+        with conversation.held():  # what is managed meanwhile comes before or after
+            count = conversation.clear()
+            self._open.managed(self.scope).clear(self._open.clock())
         return count
 
     # Facts and long-term memory
@@ -512,16 +548,17 @@ class MemoryManager:
             ManagementError: It was never compressed in this session.
             StoreError: The journal cannot be read or written.
         """
-        log = self._open.managed(self.scope)
-        entry = self.short_term.get(entry_id)
-        original = (entry.original if entry is not None else None) or log.original(entry_id)
-        if original is None:
-            raise ManagementError(
-                f"entry {entry_id!r} was never compressed in {self.scope}: there is nothing to expand."
-            )
-        if entry_id in log.compressed():
-            log.note_expanded(entry_id)
-        return self.short_term.expand_entry(original)
+        log, conversation = self._open.managed(self.scope), self.short_term
+        with self.long_term.held(), conversation.held():  # an erasure comes before or after
+            entry = conversation.get(entry_id)
+            original = (entry.original if entry is not None else None) or log.original(entry_id)
+            if original is None:
+                raise ManagementError(
+                    f"entry {entry_id!r} was never compressed in {self.scope}: there is nothing to expand."
+                )
+            if entry_id in log.compressed():
+                log.note_expanded(entry_id)
+            return conversation.expand_entry(original)
 
     def receipts(self) -> list[ManagementReceipt]:
         """What managing did to this session and was not taken back, oldest first, also in other processes.
@@ -534,23 +571,32 @@ class MemoryManager:
         return self._open.managed(self.scope).receipts()
 
     def undo(self, receipt: ManagementReceipt) -> None:
-        """Take back what a receipt says was done. What was said since stays.
+        """Take back what a receipt says was done. What was said since stays, and what was erased since stays erased.
 
         By a receipt of :meth:`receipts`, what was deleted comes back when the conversation is told again or resumed.
 
         Raises:
-            ManagementError: The receipt is another scope's.
-            StoreError: A fact could not be written back.
+            ManagementError: The receipt is another scope's, or stands no more: it was taken back, erased or forgotten.
+            StoreError: A store could not be read, or a fact not be written back.
         """
         self._expect_own("receipt", receipt.scope)
-        for event in reversed(receipt.fact_events):
-            self.features.undo(event)
-        if receipt.number is not None:
-            self._open.managed(self.scope).take_back(receipt.number)
-        before = {entry.id for entry in receipt.entries_before}  # nothing, where it was read from the journal
-        with self.short_term.held():
-            self.short_term.restore(undone(receipt.entries_before, self.short_term.entries, receipt.decisions))
-            self.short_term.forget_managed({decision.entry_id for decision in receipt.decisions} - before)
+        if receipt.number is None:
+            return  # nothing was done
+        log, conversation = self._open.managed(self.scope), self.short_term
+        with self.long_term.held(), conversation.held():  # an erasure comes before or after
+            if all((one.number, one.at) != (receipt.number, receipt.at) for one in log.receipts()):
+                raise ManagementError(
+                    f"The receipt {receipt.number} of {self.scope} stands no more: what it says was taken back, erased "
+                    "or forgotten since. Nothing was changed."
+                )
+            before = self._not_erased(receipt.entries_before)  # nothing, where it was read from the journal
+            sources = {decision.entry_id for decision in receipt.decisions}
+            for event in reversed(receipt.fact_events):
+                if self.features.learnt_from(event) in sources:  # else facts were erased since, and count anew
+                    self.features.undo(event)
+            log.take_back(receipt.number)
+            conversation.restore(undone(before, conversation.entries, receipt.decisions))
+            conversation.forget_managed(sources - {entry.id for entry in receipt.entries_before})
 
     # The whole
 
@@ -579,30 +625,34 @@ class MemoryManager:
         opened, sessions, scope = self._open, self._open.sessions, self.scope
         whole = scope == scope.owner
         # First what may be refused: a journal can be damaged, and another process can hold the embedded engine.
-        managed = opened.managed_sessions(scope) if whole else [scope]
+        managed, features = (opened.managed_sessions(scope), self.features) if whole else ([scope], None)
         told = [entry.message for conversation in sessions.within(scope) for entry in conversation.entries]
         waiting = {one: sessions.waiting(one) for one in sessions.scopes_waiting(scope)}
         for one, messages in waiting.items():
             sessions.stored(one, messages)
             told += messages
-        try:
-            memories = self.long_term.erase(None if whole else scope.session_id, told)
-        except BaseException:
-            for one, messages in waiting.items():
-                sessions.wait(one, messages)
-            raise
-        forgotten = sessions.forget(scope)  # before what managing wrote down of them: it must not write it again
-        return EraseReceipt(
-            scope=str(scope),
-            decisions=sum(opened.managed(one).erase() for one in managed),
-            facts=self.features.erase() if whole else 0,
-            memories=memories,
-            messages=forgotten,
-        )
+        with self.long_term.held():  # nobody brings back meanwhile what is not erased everywhere yet
+            try:
+                memories = self.long_term.erase(None if whole else scope.session_id, told)
+            except BaseException:
+                for one, messages in waiting.items():
+                    sessions.wait(one, messages)
+                raise
+            forgotten = sessions.forget(scope)  # before what managing wrote down of them: it must not write it again
+            if whole:  # one may have been managed for the first time meanwhile
+                managed = [*{*managed, *opened.managed_sessions(scope)}]
+            return EraseReceipt(
+                scope=str(scope),
+                decisions=sum(opened.managed(one).erase() for one in managed),
+                facts=features.erase() if features is not None else 0,
+                memories=memories,
+                messages=forgotten,
+            )
 
     def erase_fact(self, key: str) -> int:
         """Remove a fact of the scope's owner with its history, physically, and what managing decided of it.
 
+        The reasons that managing gave for anything go too, since a model may have quoted the fact in them.
         ``features.delete`` keeps the history. What was said of it stays in long-term memory: see
         :meth:`LongTermMemory.delete`.
 
@@ -614,9 +664,12 @@ class MemoryManager:
             StoreError: A journal could not be written; running it again goes on where it stopped.
         """
         owner = self.scope.owner
+        self._open.managed_sessions(owner)  # first what may be refused: a journal can be damaged
+        events = self.features.erase(key)
+        self._open.sessions.settle(owner)  # what is managed just now may have set the fact, and still writes it down
         for scope in [*self._open.managed_sessions(owner), owner]:  # without a session it is managed in the owner's own
             self._open.managed(scope).remove_fact(key)
-        return self.features.erase(key)
+        return events
 
     def export(
         self, path: str | Path, *, all_scopes: bool = False, vectors: bool = False, progress: Progress | None = None
@@ -733,8 +786,8 @@ class MemoryManager:
             finally:
                 self._open.finish_work()
         finally:
-            if _opened.get(directory := self._open.options["data_dir"]) is self._open:
-                del _opened[directory]
+            if _opened.get(self._open.stores) is self._open:
+                del _opened[self._open.stores]
             self._open.close()
 
     def __enter__(self) -> MemoryManager:
@@ -896,13 +949,26 @@ class MemoryManager:
                     self.short_term.touch(message_id)
         return hits
 
+    def _not_erased(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those of former entries that are there, or were not erased, deleted or forgotten since."""
+        there = {entry.id for entry in self.short_term.entries}
+        if there.issuperset(entry.id for entry in entries):
+            return list(entries)
+        there.update(said.id or "" for said in self.still_there([entry.original or entry.message for entry in entries]))
+        return [entry for entry in entries if entry.id in there]
+
+    def _recorded(self, messages: Iterable[Message]) -> dict[str, datetime | None]:
+        """What :meth:`LongTermMemory.recorded` gives; where there is no store, none is made."""
+        memories = self._open.memories
+        return self.long_term.recorded(messages) if memories.is_open or memories.exists() else {}
+
     def _as_recorded(self, messages: list[Message]) -> list[Message]:
         """The messages as of the time when they were first said, without those that were stored once and deleted.
 
         A thread that goes on after a restart is not said anew: its age, and which of its facts are outdated, stay.
         """
         try:
-            recorded = self.long_term.recorded(messages)
+            recorded = self._recorded(messages)
         except StoreError:  # a store that cannot be read cannot be written either, which is said when they are stored
             return messages
         said_at = [recorded.get(message.id or "", message.created_at) for message in messages]
@@ -945,6 +1011,13 @@ class MemoryManager:
             return
         if self._open.sessions.is_due(self.scope, new_turns, every):
             self.manage_in_background() if self._open.background else self.manage_short_term()
+
+
+def _begin_of_turn(messages: Sequence[Message]) -> int:
+    """The place of the latest user message; where a summary, a system message, took it in, of that; -1 for neither."""
+    roles = [message.role for message in reversed(messages)]
+    begin = next((role for role in ("user", "system") if role in roles), None)
+    return -1 if begin is None else len(roles) - 1 - roles.index(begin)
 
 
 def _plain_options(**options: Any) -> dict[str, Any]:

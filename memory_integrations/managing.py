@@ -7,12 +7,14 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from memory_integrations.decisions import Compress, Decision, Delete, Forget, Promote, Skipped, validate
 from memory_integrations.errors import FactError, ManagementError
 from memory_integrations.features import FeatureMemory
 from memory_integrations.managed import ManagementLog
+from memory_integrations.messages import Message
 from memory_integrations.plans import ManagementPlan, ManagementReceipt, ManagementRequest, Manager, applied, planned
 from memory_integrations.policies import Entry
 from memory_integrations.rules import RuleManager
@@ -85,8 +87,11 @@ class Managing:
         events: list[int] = []
         learnt: set[str] = set()
         skipped = [*plan.skipped, *changed, *refused]
+        said = {entry.id: entry for entry in before}
         for decision in accepted:
-            why = self._changed_since(decision, plan, learnt) or self._learn(decision, plan.source, events, learnt)
+            why = self._changed_since(decision, plan, learnt, said[decision.entry_id]) or self._learn(
+                decision, plan.source, events, learnt
+            )
             if why:
                 skipped.append(Skipped(decision, why))
             else:
@@ -127,10 +132,15 @@ class Managing:
         """Whether so little was said that no model is called."""
         return not isinstance(self.manager, RuleManager) and request.tokens <= request.policy.threshold
 
-    def _changed_since(self, decision: Decision, plan: ManagementPlan, learnt: Collection[str]) -> str | None:
+    def _changed_since(
+        self, decision: Decision, plan: ManagementPlan, learnt: Collection[str], said: Entry
+    ) -> str | None:
         """Why a decision on a fact comes too late; of a plan made by hand it is not known what it was made for."""
         if not plan.before or not isinstance(decision, Promote | Forget) or decision.key in learnt:
             return None
+        erased = self.features.erased_at(decision.key)
+        if erased is not None and said.created_at <= erased:
+            return "the fact was erased after this was said"
         now, was = self.features.get(decision.key, _NO_FACT), plan.facts.get(decision.key, _NO_FACT)
         if now is was or now == was or (isinstance(decision, Promote) and now == decision.value):
             return None
@@ -164,6 +174,25 @@ class Managing:
             if entry.id in compressed:
                 log.keep(entry.original or entry.message)
         return log.note(receipt)
+
+
+def turns_ended(said: Sequence[Message], before: Entry | None) -> int:
+    """How many turns end in what is said: each with its answer, or with a tool's result where the user then goes on.
+
+    An agent that calls tools is in the middle of its turn.
+
+    Args:
+        said: Messages of a session, oldest first.
+        before: The entry of what was said before them.
+    """
+    answers = sum(message.role == "assistant" and not message.tool_calls for message in said)
+    earlier = [] if before is None else [before.message]
+    left = sum(_is_work(one) and then.role == "user" for one, then in pairwise([*earlier, *said]))
+    return answers + left
+
+
+def _is_work(message: Message) -> bool:
+    return message.role == "tool" or bool(message.tool_calls)
 
 
 def _expected(plan: Any) -> ManagementPlan:

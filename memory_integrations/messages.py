@@ -12,6 +12,9 @@ from memory_integrations.errors import MessageError
 Content = str | Sequence[str | Mapping[str, Any]]
 """Plain text, or a list of texts and content blocks such as ``{"type": "text", "text": "..."}``."""
 
+SUMMARY = "summary"
+"""Marks, in the metadata of a system message, that it stands in the place of older messages of a conversation."""
+
 _ALIASES = {"human": "user", "ai": "assistant", "chatbot": "assistant", "model": "assistant"}
 
 

@@ -8,10 +8,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from memory_integrations.arrival import new_id
 from memory_integrations.collection import MemoryCollection, is_embedded
 from memory_integrations.errors import ManagementError, MemoryIntegrationError, StoreUnavailableError
 from memory_integrations.features import FeatureMemory, ShelfSource, open_shelves
@@ -41,6 +43,10 @@ class OpenMemory:
     """The stores that a :class:`~memory_integrations.MemoryManager` was opened with; its arguments are the manager's.
 
     Nothing is opened before it is needed.
+
+    Attributes:
+        places: Where its journal and its memories are.
+        stores: A name for both, which says no more than whether another memory has the same.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class OpenMemory:
             options=qdrant.collection_options if isinstance(qdrant, QdrantServer) else None,
         )
         self.places = _journal_place(journal_url, data_dir, self.journal), _place_of(data_dir, qdrant)
+        self.stores = _name_of(data_dir, *self.places)
         self.sessions = Sessions(self._begin, self._can_be_resumed)
         self._made_by = os.getpid()
         self._own_client: QdrantClient | None = None
@@ -110,11 +117,15 @@ class OpenMemory:
     def resume(self, scope: MemoryScope, conversation: ShortTermMemory) -> list[Message]:
         """Bring a conversation back from long-term memory and as it was managed; returns the whole of it.
 
+        Where it has begun already, nothing is done and nothing is returned.
+
         Raises:
             StoreError: A store cannot be read.
         """
         long_term = LongTermMemory(self.memories, scope, self.counter, self.clock)
         with long_term.held(), conversation.held():  # in this order; no erasure comes between reading and taking in
+            if len(conversation) and not conversation.to_be_resumed:
+                return []
             session, cleared = scope.session_id, self.managed(scope).cleared()
             said = [
                 message
@@ -281,11 +292,30 @@ def _journal(url: str | None, data_dir: Path, clock: Callable[[], datetime]) -> 
 
 
 def _journal_place(url: str | None, data_dir: Path, journal: Journal) -> str:
-    return journal.place if url is not None else os.path.realpath(data_dir / "journal")
+    return journal.place if url is not None else _journal_files(data_dir)
+
+
+def _journal_files(data_dir: Path) -> str:
+    return os.path.realpath(data_dir / "journal")
 
 
 def _place_of(data_dir: Path, qdrant: QdrantServer | QdrantClient | None) -> str:
     """Where the memories are: the same for the same store."""
     if qdrant is None:
         return os.path.realpath(data_dir)
-    return qdrant.place if isinstance(qdrant, QdrantServer) else f"client {id(qdrant)}"
+    if isinstance(qdrant, QdrantServer):
+        return qdrant.place
+    return f"client {_clients.setdefault(qdrant, new_id())}"
+
+
+_clients: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # their names: an address soon is another's
+
+
+def files_in(data_dir: Path) -> str:
+    """The name of the stores that are files in a directory; see :attr:`OpenMemory.stores`."""
+    return _name_of(data_dir, _journal_files(data_dir), _place_of(data_dir, None))
+
+
+def _name_of(data_dir: Path, *places: str) -> str:
+    """A name for stores that tells nothing of where they are."""
+    return blake2b(repr([str(data_dir.absolute()), *places]).encode(), digest_size=12).hexdigest()

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from memory_integrations.errors import PolicyError
-from memory_integrations.messages import Message
+from memory_integrations.messages import SUMMARY, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,8 @@ class ShortTermPolicy:
         access_boost: How much an entry's use lifts its retention.
         min_retention: Managing deletes entries whose retention, in (0, 1], fell below this; needs a half-life.
         compression_threshold: Managing compresses an entry of more tokens; None means never.
-        manage_every_n_turns: Manage after so many turns added; None means only when asked.
+        manage_every_n_turns: Manage after so many turns that were added, never in the middle of an agent's; None means
+            only when asked.
         manage_above_tokens: A language model manages only more tokens than this; None means half of ``max_tokens``.
         reserved_tokens: Tokens of a context that are spoken for by the system prompt, tools and the answer.
 
@@ -240,7 +241,7 @@ def selecting(entries: Sequence[Entry], now: datetime, policy: ShortTermPolicy) 
     """What a model sees within budgets: system and pinned entries, the latest user message, then the newest that fit.
 
     A tool call stays with its results, which stand directly after it; the first message that is not a system
-    one is a user's. The latest user message is there even where it alone is over the budget.
+    one is a user's, or follows a summary. The latest user message is there even where it alone is over the budget.
 
     Args:
         entries: The whole memory, oldest first.
@@ -251,8 +252,7 @@ def selecting(entries: Sequence[Entry], now: datetime, policy: ShortTermPolicy) 
         A function that chooses within a budget, in tokens of the entries' contents.
     """
     known: dict[str, DropReason] = {}
-    # The last message's calls may still be under way: they wait for their results and are shown as they are.
-    waiting = next((entry.id for entry in reversed(entries) if entry.message.role != "tool"), None)
+    waiting = _waiting(entries)
     if policy.max_age is not None:
         entries = _unexpired(entries, now, policy, known)
     units = _units(entries, waiting, known)
@@ -270,18 +270,38 @@ def selecting(entries: Sequence[Entry], now: datetime, policy: ShortTermPolicy) 
                 break
             chosen.add(i)
         shown = [units[i] for i in sorted(chosen)]
-        first = next((i for i, unit in enumerate(shown) if unit.message.role == "user"), len(shown))
+        first = next((i for i, unit in enumerate(shown) if _opens(unit.message)), len(shown))
         for unit in shown[:first]:
             if unit.message.role != "system":
                 reasons.update(dict.fromkeys(_ids(unit), "no user before it"))
         shown = [unit for i, unit in enumerate(shown) if i >= first or unit.message.role == "system"]
-        return Selection(
-            messages=tuple(message for unit in shown for message in _messages(unit)),
-            tokens=sum(unit.tokens for unit in shown),
-            reasons=reasons,
-        )
+        return _selected(shown, reasons)
 
     return select
+
+
+def select_whole(entries: Sequence[Entry]) -> Selection:
+    """All of some entries, whatever their age and their tokens: of tool calls and results only what is torn goes."""
+    reasons: dict[str, DropReason] = {}
+    return _selected(_units(entries, _waiting(entries), reasons), reasons)
+
+
+def _selected(shown: Sequence[Entry | _Exchange], reasons: Mapping[str, DropReason]) -> Selection:
+    return Selection(
+        messages=tuple(message for unit in shown for message in _messages(unit)),
+        tokens=sum(unit.tokens for unit in shown),
+        reasons=reasons,
+    )
+
+
+def _waiting(entries: Sequence[Entry]) -> str | None:
+    """The id of the last message: its calls may still be under way, and are shown without their results."""
+    return next((entry.id for entry in reversed(entries) if entry.message.role != "tool"), None)
+
+
+def _opens(message: Message) -> bool:
+    """Whether a conversation may begin with a message: a model is given a summary as what the user says."""
+    return message.role == "user" or SUMMARY in message.metadata
 
 
 def _unexpired(

@@ -259,30 +259,43 @@ def rarity(term_frequencies: Iterable[int], messages: int) -> float:
 
 
 class Distinct:
-    """Texts that were seen, by their words; says which of them another says nearly the same as.
+    """Texts that were seen; says which of them another says again.
 
-    Nearly the same is a Jaccard similarity of ``least`` or more, which only sets of about the same size can have.
+    It does where the words of one stand in the other as they are, and are ``least`` or more of its words: "Noted: I
+    live in Lisbon." A word in between ("never", "not") or another one in a place (a name, a day) makes it another
+    statement, however alike they are.
     """
 
     def __init__(self, least: float = 0.8) -> None:
         self._least = least
-        self._by_size: dict[int, list[tuple[frozenset[str], Any]]] = {}
+        self._by_size: dict[int, list[tuple[str, Any]]] = {}
 
-    def twin_of(self, words: frozenset[str], key: Any) -> Any | None:
-        """The key of a text seen before that is like this one; None where there is none.
+    def twin_of(self, words: Sequence[str], role: str | None, key: Any) -> Any | None:
+        """The key of a text seen before that says the same as this one; None where there is none.
 
         Then this one is seen from now on, under its key. A text of no words has no twin.
         """
-        count = len(words)
+        count, texts = len(words), [f" {' '.join(reading)} " for reading in _readings(words, role)]
         if not count:
             return None
         for size in range(ceil(self._least * count), int(count / self._least) + 1):
             for seen, twin in self._by_size.get(size, ()):
-                common = len(words & seen)
-                if common >= self._least * (count + size - common):
+                if any(seen in text or text in seen for text in texts):
                     return twin
-        self._by_size.setdefault(count, []).append((words, key))
+        self._by_size.setdefault(count, []).extend((text, key) for text in texts)
         return None
+
+
+_OF_THE_OTHER = {"you": "i", "i": "you", "me": "you", "your": "my", "my": "your", "yours": "mine", "mine": "yours"}
+
+
+def _readings(words: Iterable[str], role: str | None) -> list[list[str]]:
+    """Words as they are; of an assistant's "You live in Lisbon" also as the user says the same, "I live in Lisbon".
+
+    In English; elsewhere an echo in other persons is another text.
+    """
+    told = ["are" if word == "am" else word for word in words]
+    return [told] if role != "assistant" else [told, [_OF_THE_OTHER.get(word, word) for word in told]]
 
 
 def named_speakers(question: str, speakers: Sequence[str]) -> list[str]:

@@ -84,6 +84,12 @@ class Sessions:
                 del self._released[one]
         return sum(conversation.clear() for conversation in self.within(scope))
 
+    def settle(self, scope: MemoryScope) -> None:
+        """Wait until what is being done to the conversations :meth:`within` a scope is done."""
+        for conversation in self.within(scope):
+            with conversation.held():
+                pass
+
     def release(self) -> None:
         """Let go of conversations that were used longest ago, where more are kept than need be.
 
@@ -97,13 +103,13 @@ class Sessions:
                 scope, conversation = next(iter(self._recent.items()))
                 self._recent.move_to_end(scope)  # where it stays, the next in turn is looked at next time
                 revision = conversation.revision
-                if conversation.attached or scope in self._waiting or self._staying.get(conversation) == revision:
+                if self._must_stay(scope, conversation) or self._staying.get(conversation) == revision:
                     continue
             if not self._can_go(scope, conversation):
                 self._staying[conversation] = revision
                 continue
             with self._lock:
-                if conversation.revision != revision or conversation.attached or scope in self._waiting:
+                if conversation.revision != revision or self._must_stay(scope, conversation):
                     continue
                 comes_back = not conversation.is_told_again and (len(conversation) > 0 or conversation.to_be_resumed)
                 self._recent.pop(scope, None)
@@ -117,6 +123,10 @@ class Sessions:
                     self._released[scope] = None
                 if len(self._released) > _RELEASED_KNOWN:
                     self._released.popitem(last=False)
+
+    def _must_stay(self, scope: MemoryScope, conversation: ShortTermMemory) -> bool:
+        """Whether something is known of it that nothing would bring back: of what was cleared or erased, nothing is."""
+        return scope in self._waiting or bool(conversation.attached and not conversation.is_blank)
 
     def _can_go(self, scope: MemoryScope, conversation: ShortTermMemory) -> bool:
         if conversation.to_be_resumed:

@@ -25,6 +25,7 @@ from memory_integrations.policies import (
     expired,
     latest_user,
     over_limits,
+    select_whole,
     selecting,
 )
 from memory_integrations.tokens import TokenCounter, check_budget
@@ -75,7 +76,7 @@ class ShortTermMemory:
         self._tokens = 0
         self._revision = 0
         self.attached: dict[str, Any] = {}
-        """What components that use the conversation know of it besides; while there is any, it stays in memory."""
+        """What components that use the conversation know of it besides; once something was said, it stays with that."""
         self.is_told_again = False
         """Whether whoever keeps the conversation tells it again at each turn, so that this need not keep it."""
         self.to_be_resumed = False
@@ -133,8 +134,9 @@ class ShortTermMemory:
         return self._admit(arrived(message, self.session_id, now), now)
 
     def extend(self, messages: Iterable[Message]) -> list[str]:
-        """Add messages in order; returns their ids."""
-        return [self.add_message(message) for message in messages]
+        """Add messages in order, with nothing of other threads between them; returns their ids."""
+        with self._lock:
+            return [self.add_message(message) for message in messages]
 
     def delete(self, entry_id: str) -> bool:
         """Delete an entry; False when there is none of that id."""
@@ -259,6 +261,12 @@ class ShortTermMemory:
             return list(self._entries.values())
 
     @property
+    def last(self) -> Entry | None:
+        """The latest entry, or None."""
+        with self._lock:
+            return next(reversed(self._entries.values()), None)
+
+    @property
     def total_tokens(self) -> int:
         """Tokens of all contents."""
         return self._tokens
@@ -280,6 +288,11 @@ class ShortTermMemory:
                 gone = self._gone.get(message.id or "") or self._gone_before.get(message.id or "")
                 return gone is not None and (gone[0] == "deleted" or gone[1] == hash(message.text))
             return _says_the_same(entry.original or entry.message, message)
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing was said since it began, or was cleared."""
+        return not (self._entries or self._gone or self._gone_before)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -350,6 +363,12 @@ class ShortTermMemory:
             return View(replace(chosen, reasons={**chosen.reasons, **gone}), entries)
 
         return view
+
+    def whole(self, messages: Iterable[Message]) -> View:
+        """What an agent did in a turn that is under way: nothing of it is too old, deleted, or over a budget."""
+        now = self._clock()
+        entries = [self._entry_of(message, now) for message in messages]
+        return View(select_whole(entries), entries)
 
     # Inside
 

@@ -11,7 +11,7 @@ import re
 import tempfile
 import warnings
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha1, sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +29,8 @@ _MEDIA_TYPES = frozenset(
     ("image", "image_url", "input_image", "audio", "input_audio", "video", "file", "input_file", "document", "media")
 )
 _REMEMBERED_LINES = 4096
+_LONGEST_RUN = 100_000
+_LONG_RUN = re.compile(rf"\s{{{_LONGEST_RUN}}}")
 _LONGEST_WORD = 1000  # characters without a space: a longer run is base64, not text
 # Scripts written without spaces, where a character is about a token.
 _WIDE = re.compile(r"[ᄀ-ᇿ⺀-鿿ꥠ-꥿가-퟿豈-﫿\U00020000-\U0003ffff]")
@@ -124,7 +126,16 @@ def _counting_function(model: str | None) -> Callable[[str], int]:
     if encode is None:
         _warn_of_estimate()
         return estimate_tokens
-    return lambda text: len(encode(text))
+    return lambda text: len(encode(text)) if len(text) < _LONGEST_RUN else sum(map(len, map(encode, _parts(text))))
+
+
+def _parts(text: str) -> Iterator[str]:
+    """A text, cut within very long runs of spaces only: tiktoken gives up on one of a million (a panic)."""
+    start = 0
+    for run in _LONG_RUN.finditer(text):
+        yield text[start : run.end()]
+        start = run.end()
+    yield text[start:]
 
 
 @functools.cache

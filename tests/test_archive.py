@@ -845,3 +845,14 @@ def test_a_backup_from_before_an_erasure_brings_back_all_but_that(
     assert two.for_scope("user:ann/session:monday").receipts() == receipts
     journals = b"".join(path.read_bytes() for path in (tmp_path / "two" / "journal").iterdir())
     assert b"tuned to the orchestra" not in journals
+
+
+@pytest.mark.parametrize("role", ["system", "tool", None])
+def test_what_others_wrote_into_a_session_is_no_part_of_the_conversation(
+    opened: Open, tmp_path: Path, role: str | None
+) -> None:
+    session = opened(scope="user:ann/session:s")
+    said = [point(text="It rains.", order=1), foreign("user:ann", 7, session_id="s", role=role, message_id="n")]
+    session.for_scope("user:ann").import_archive(written(tmp_path / "ann.jsonl", *said))
+    assert [(message.role, message.text) for message in session.resume()] == [("user", "It rains.")]
+    assert all("Evil" not in entry.content for entry in session.short_term.entries)

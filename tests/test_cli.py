@@ -789,6 +789,18 @@ def test_p24_erase_removes_a_scope_from_every_file(run: Run, told: Path, data_di
     assert not [path for path in data_dir.rglob("*") if path.is_file() and b"piano" in path.read_bytes()]
 
 
+def test_p22_erasing_a_session_asks_about_that_session(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "two.jsonl"
+    said = [("user", "I like tea", "a"), ("user", "I like jam", "b"), ("assistant", "Noted.", "b")]
+    file.write_text("".join(json.dumps({"role": r, "content": c, "session_id": s}) + "\n" for r, c, s in said))
+    run("ingest", file)
+    run("facts", "set", "city", "Lisbon")
+    ran = run("erase", "--scope", "user:me/session:b", typed="y\n")
+    assert ran.out.startswith("Remove all 2 memories of user:me/session:b for good? [y/N] \n2 memories ")
+    assert run("stats", "--json").json["long_term"] == {"memories": 1}
+    assert run("facts", "list", "--json").json == {"city": "Lisbon"}
+
+
 def test_a_scope_is_exported_and_imported(run: Run, told: Path, data_dir: Path, tmp_path: Path) -> None:
     run("facts", "set", "code", "xyzzy")
     archive = tmp_path / "me.jsonl"
@@ -1038,6 +1050,16 @@ def test_a_journal_whose_first_line_is_damaged_needs_its_scope(run: Run, told: P
     assert "--scope" in ran.err
     assert "1 line set aside" in run("facts", "repair", "--scope", "user:me/session:x").out
     assert run("facts", "list", "--json").json["city"] == "Lisbon"
+
+
+def test_a_database_is_not_repaired_as_files_are(run: Run, told: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sqlalchemy")
+    url = f"sqlite:///{tmp_path}/facts.db"
+    run("--journal-url", url, "facts", "set", "city", "Lisbon")
+    for options in ([], ["--scope", "user:me"]):
+        ran = run("--journal-url", url, "facts", "repair", *options)
+        assert (ran.code, ran.out) == (2, "")
+        assert "doctor --repair" in ran.err
 
 
 # chat

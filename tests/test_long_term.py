@@ -484,6 +484,42 @@ def test_of_an_echo_and_what_the_user_said_the_latter_is_shown(manager: MemoryMa
     assert [hit.metadata["role"] for hit in both] == ["assistant", "user"]
 
 
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("The package for Alma arrived at the office today.", "The package for Bert arrived at the office today."),
+        ("The landlord allows dogs in this flat of ours.", "The landlord never allows dogs in this flat of ours."),
+        ("My meeting with them is on Tuesday at the office.", "Your meeting with them is on Thursday at the office."),
+        ("On this tour of the island Alma lent Bert 30 euros.", "On this tour of the island Bert lent Alma 30 euros."),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("answered", [True, False])
+def test_what_differs_in_one_word_is_another_memory(
+    manager: MemoryManager, said: str, answer: str, answered: bool
+) -> None:
+    manager.add_turn(said, answer if answered else "I see.")
+    if not answered:
+        manager.add_turn(answer, "I see.")
+    found = " ".join(texts(manager, said))
+    assert said in found and answer in found
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        "You live in the old town of Lisbon.",
+        "Noted, you live in the old town of Lisbon.",
+        "I live in the old town of Lisbon!",
+    ],
+)
+def test_an_echo_is_known_in_other_persons_too(manager: MemoryManager, echo: str) -> None:
+    said = "I live in the old town of Lisbon."
+    manager.add_turn(said, echo)
+    assert texts(manager, "Who lives in the old town of Lisbon?") == [
+        "8 May 2025 user: I live in the old town of Lisbon."
+    ]
+
+
 def test_a_span_of_time_holds_and_a_time_in_the_question_helps(manager: MemoryManager) -> None:
     for month in range(1, 16):
         said = datetime(2024 + (month - 1) // 12, (month - 1) % 12 + 1, 10, tzinfo=UTC)
@@ -758,6 +794,13 @@ def test_p24_an_update_that_was_interrupted_leaves_nothing_that_a_deletion_does_
     manager.long_term.store_messages([cut])
     assert [m.text for m in manager.long_term.messages()] == [cut.text]
     _delete_everything(manager)
+
+
+def test_p24_what_is_taken_out_of_a_message_is_in_no_file(manager: MemoryManager, tmp_path: Path) -> None:
+    for text in ("My password is hunter2", "My password is hunter2, really.", "My password is [removed]."):
+        manager.long_term.store_messages([Message("user", text, id="x")])
+    assert texts(manager, "password") == ["8 May 2025 user: My password is [removed]."]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
 
 
 def test_p24_pieces_that_nothing_tells_of_go_with_their_message(manager: MemoryManager) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from memory_integrations import (
     Compress,
     Delete,
     Forget,
+    ManagementError,
     ManagementPlan,
     ManagementReceipt,
     MemoryManager,
@@ -102,6 +104,20 @@ def test_a_session_resumes_from_long_term_memory(opened: Open) -> None:
     other = again.for_scope("user:ann/session:s2")
     assert other.resume() == []
     assert again.for_scope("user:ann").resume() == []
+
+
+def test_what_is_said_while_a_session_resumes_is_not_put_before_it(opened: Open) -> None:
+    """The conversation has begun by then, as with what is said before."""
+    opened().follow(SAID)
+    again = opened()
+    resumed: list[list[Message]] = []
+    resuming = threading.Thread(target=lambda: resumed.append(again.resume()))
+    with again.long_term.held():
+        resuming.start()
+        resuming.join(0.2)
+        again.short_term.add("And something else.", id="n1")
+    resuming.join()
+    assert (resumed, list(shown(again))) == ([[]], ["n1"])
 
 
 def test_a_session_resumes_as_far_as_the_policy_holds_it(opened: Open) -> None:
@@ -207,7 +223,9 @@ def files_with(directory: Path, text: str) -> list[str]:
 
 
 def test_p24_a_deleted_memory_is_in_no_journal_either(opened: Open, tmp_path: Path) -> None:
-    managed(opened)
+    memory = opened()
+    memory.follow(SAID)
+    memory.apply(replace(PLAN, decisions=(Delete("m1", "after the fourth of May it is settled"), *PLAN.decisions[1:])))
     memory = opened()
     [hit] = [hit for hit in memory.search_long_term("fourth of May", 10) if hit.message_ids == ("m2",)]
     assert files_with(tmp_path, "fourth of May")
@@ -243,14 +261,107 @@ def test_p24_an_erased_fact_is_in_no_file_and_in_no_receipt(opened: Open, tmp_pa
     memory.set_fact("kept", "Kept")
     memory.set_fact("city", "Xanadu")
     memory.follow(SAID)
-    memory.apply(ManagementPlan((Promote("m3", "city", "Lisbon", "they live in Lisboa"),)))
-    assert memory.receipts()[0].decisions
+    memory.apply(
+        ManagementPlan((Promote("m3", "city", "Lisbon", "they live in Lisboa"), Delete("m1", "they said Lisboa")))
+    )
+    assert len(memory.receipts()[0].decisions) == 2
     assert memory.erase_fact("city") == 2
     assert memory.get_fact("city") is memory.features.get_with_history("city") is None
     assert files_with(tmp_path, "Xanadu") == files_with(tmp_path, "Lisboa") == []
-    assert memory.receipts()[0].decisions == ()
+    assert memory.receipts()[0].decisions == (Delete("m1"),)
     assert (memory.get_fact("kept"), memory.erase_fact("city")) == ("Kept", 0)
     assert opened().features.all() == {"kept": "Kept"}
+
+
+def meanwhile(inner: Callable[..., Any], other: threading.Thread) -> Callable[..., Any]:
+    """The same, and another thread has a while for its work before it ends."""
+
+    def patched(*args: Any) -> Any:
+        result = inner(*args)
+        other.start()
+        other.join(0.2)
+        return result
+
+    return patched
+
+
+def test_p24_a_fact_that_is_erased_while_it_is_learnt_is_in_no_file(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session has no journal yet, and is writing down what it learnt."""
+    memory = opened()
+    memory.follow(SAID, remember=False)
+    erasing = threading.Thread(target=lambda: memory.erase_fact("city"))
+    monkeypatch.setattr(Managing, "_learn", meanwhile(Managing._learn, erasing))
+    memory.apply(ManagementPlan((Promote("m3", "city", "Lisbon"),)))
+    erasing.join()
+    assert files_with(tmp_path, "Lisbon") == []
+
+
+def test_p24_what_is_managed_while_its_user_is_erased_is_in_no_file(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = opened()
+    memory.follow(SAID)
+    managing = threading.Thread(target=lambda: memory.apply(PLAN))
+    memories = memory._open.memories
+    monkeypatch.setattr(memories, "delete", meanwhile(memories.delete, managing))
+    receipt = memory.for_scope("user:ann").erase()
+    assert (receipt.memories, receipt.messages, receipt.facts) == (7, 6, 1)
+    assert files_with(tmp_path, "Lisbon") == []
+
+
+@pytest.mark.parametrize("forget", ["erase", "erase the user", "delete", "clear", "erase facts", "undo"])
+def test_p24_taking_a_run_back_brings_back_nothing_that_was_erased(opened: Open, clock: Clock, forget: str) -> None:
+    """Nor does it take back facts that were learnt since under the numbers of erased ones."""
+    memory = opened()
+    memory.follow(SAID)
+    receipt = memory.apply(PLAN)
+    clock.advance(1)
+    if forget == "erase":
+        memory.erase()
+    elif forget == "erase the user":
+        memory.for_scope("user:ann").erase()
+    elif forget == "delete":
+        hits = memory.long_term.search("flight", 10, distinct=False)
+        assert memory.long_term.delete([hit.id for hit in hits if hit.message_ids == ("m2",)]) == 1
+    elif forget == "clear":
+        memory.clear_session()
+    elif forget == "erase facts":
+        memory.features.erase()
+    else:
+        memory.undo(receipt)
+    if forget in ("erase the user", "erase facts"):
+        memory.set_fact("diet", "vegan")
+    facts, before = memory.features.all(), shown(memory)
+    if forget in ("erase", "erase the user", "undo"):
+        with pytest.raises(ManagementError, match="stands no more"):
+            memory.undo(receipt)
+        assert shown(memory) == before
+    else:
+        memory.undo(receipt)
+    assert memory.features.all() == {key: value for key, value in facts.items() if key != "city" or forget == "erase"}
+    gone = {"delete": {"m2"}, "erase facts": set(), "undo": set()}.get(forget, {message.id for message in SAID})
+    assert set(shown(memory)) == {message.id for message in SAID} - gone
+    if "m2" in gone:
+        with pytest.raises(ManagementError, match="never compressed"):
+            memory.expand("m2")
+
+
+def test_p24_what_was_cleared_is_in_no_journal(opened: Open, tmp_path: Path) -> None:
+    memory = opened()
+    memory.follow(SAID, remember=False)
+    memory.apply(replace(PLAN, decisions=(*PLAN.decisions, Delete("m4", "the fourth of May is noted"))))
+    assert files_with(tmp_path, "fourth of May")
+    memory.clear_session()
+    assert files_with(tmp_path, "fourth of May") == []
+    again = opened()
+    with pytest.raises(ManagementError, match="never compressed"):
+        again.expand("m2")
+    [receipt] = again.receipts()
+    assert receipt.decisions == (Promote("m3", "city", "Lisbon", confidence=0.9),)
+    again.undo(receipt)
+    assert (again.features.all(), again.receipts(), again.resume()) == ({}, [], [])
 
 
 async def test_p35_resuming_has_its_async_form(opened: Open) -> None:
@@ -295,21 +406,41 @@ def test_what_is_said_while_a_plan_is_carried_out_or_taken_back_stays(
 
     speaking = threading.Thread(target=speak)
 
-    def meanwhile(inner: Callable[..., Any]) -> Callable[..., Any]:
-        def patched(*args: Any) -> Any:
-            result = inner(*args)
-            speaking.start()
-            speaking.join(0.2)
-            return result
-
-        return patched
-
     if step == "apply":
-        monkeypatch.setattr(Managing, "_write_down", meanwhile(Managing._write_down))
+        monkeypatch.setattr(Managing, "_write_down", meanwhile(Managing._write_down, speaking))
     receipt = memory.apply(PLAN)
     assert len(receipt.decisions) == 3
     if step == "undo":
-        monkeypatch.setattr(manager, "undone", meanwhile(manager.undone))
+        monkeypatch.setattr(manager, "undone", meanwhile(manager.undone, speaking))
         memory.undo(receipt)
     speaking.join()
     assert list(shown(memory).values())[-1] == "Said meanwhile, number 19."
+
+
+@pytest.mark.parametrize("how", ["erased", "undone", "the run undone"])
+@pytest.mark.parametrize("reopened", [False, True])
+def test_p24_a_fact_that_was_taken_away_is_not_learnt_again_from_what_was_said_before(
+    opened: Open, clock: Clock, how: str, reopened: bool
+) -> None:
+    memory = opened("user:ann/session:s")
+    memory.add_turn("I live in Lisbon.", "Nice.")
+    clock.advance(60)
+    memory.manage_short_term()
+    assert memory.get_fact("city") == "Lisbon"
+    clock.advance(60)
+    if how == "erased":
+        memory.erase_fact("city")
+    elif how == "undone":
+        memory.features.undo()
+    else:
+        memory.undo(memory.receipts()[-1])
+    if reopened:
+        memory.close()
+        memory = opened("user:ann/session:s")
+        memory.resume()
+    clock.advance(60)
+    memory.manage_short_term()
+    assert memory.get_fact("city") is None
+    memory.add_turn("I live in Porto.", "Nice.")
+    memory.manage_short_term()
+    assert memory.get_fact("city") == "Porto", "what is said later is learnt"

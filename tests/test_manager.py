@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from memory_integrations import (
     Promote,
     ScopeError,
     ShortTermPolicy,
+    StoreCorruptedError,
     StoreError,
     StoreUnavailableError,
     TokenCounter,
@@ -259,7 +261,7 @@ def test_a_failed_write_raises_and_changes_nothing(tmp_path: Path) -> None:
     blocked = tmp_path / "a file"
     blocked.write_text("in the way")
     with pytest.raises(StoreError, match="a file"):
-        MemoryManager(SESSION, data_dir=blocked)
+        MemoryManager(SESSION, data_dir=blocked).set_fact("name", "Ann")
     with MemoryManager(SESSION, data_dir=tmp_path / "fine") as memory:
         (tmp_path / "fine").mkdir()
         (tmp_path / "fine" / "vectors").write_text("in the way")
@@ -399,6 +401,20 @@ def test_p21_threads_of_one_manager_add_and_search_at_once(manager: MemoryManage
     assert manager.long_term.count() == 240
 
 
+def test_turns_of_several_threads_stay_whole_in_the_conversation(tmp_path: Path) -> None:
+    with MemoryManager(SESSION, data_dir=tmp_path, short_term_policy=ShortTermPolicy(max_tokens=10**6)) as memory:
+
+        def talk(thread: int) -> None:
+            for turn in range(30):
+                memory.add_turn(f"question {thread} {turn}", f"answer {thread} {turn}")
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(talk, range(8)))
+        said = [entry.content for entry in memory.short_term.entries]
+        assert len(said) == 8 * 30 * 2
+        assert [text.replace("question", "answer") for text in said[::2]] == said[1::2]
+
+
 def test_a_turn_of_another_session_goes_to_that_sessions_conversation(manager: MemoryManager) -> None:
     manager.add_turn("Said in the first", "Yes")
     manager.add_turn("Said in the second", "Yes", session_id="2")
@@ -516,6 +532,20 @@ def test_a_call_whose_engine_is_closed_under_it_says_so_in_a_type_of_this_packag
         manager.search_long_term("hello")
     manager.close()
     assert len(manager.search_long_term("hello")) == 2
+
+
+def test_a_damaged_journal_is_met_where_facts_are_used(tmp_path: Path) -> None:
+    with MemoryManager("user:ann", data_dir=tmp_path) as memory:
+        memory.add_turn("I play the oboe.", "Do you?")
+        memory.set_fact("instrument", "oboe")
+    [journal] = (tmp_path / "journal").glob("user-ann*.jsonl")
+    journal.write_bytes(journal.read_bytes() + b"broken\n")
+    with MemoryManager("user:ann", data_dir=tmp_path) as memory:
+        assert memory.search_long_term("What do I play?")
+        for use in (memory.get_stats, memory.get_context, memory.erase):
+            with pytest.raises(StoreCorruptedError):
+                use()
+        assert memory.long_term.count() == 2, "an erasure that is refused removes nothing"
 
 
 async def test_a_manager_closes_itself_in_async_code_too(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from memory_integrations import (
     StoreUnavailableError,
     ToolCall,
 )
+from memory_integrations.journal import JsonlJournal
 from memory_integrations.ranking import Conversations
 
 KEPT = 5
@@ -202,6 +203,21 @@ def test_what_would_come_back_otherwise_stays(memory: MemoryManager, what: str) 
     assert what != "attached" or memory.for_scope("user:ann/session:1").attached == {"a component": "what it knows"}
 
 
+@pytest.mark.parametrize("how", ["clear_session", "erase"])
+def test_what_components_knew_goes_with_a_session_that_was_cleared(memory: MemoryManager, how: str) -> None:
+    others(memory)
+    before = alive(ShortTermMemory)
+    for number in range(2 * KEPT):
+        ann = memory.for_scope(f"user:ann/session:{number}")
+        ann.add_turn("I play the oboe.", "Do you?")
+        ann.attached["a component"] = "what it knows"
+        getattr(ann, how)()
+    del ann
+    others(memory)
+    assert alive(ShortTermMemory) <= before + 1
+    assert memory.for_scope("user:ann/session:1").attached == {}
+
+
 def test_what_is_told_again_at_each_turn_is_not_kept_between(memory: MemoryManager) -> None:
     """As with an agent, whose state has the conversation."""
     state = [
@@ -282,9 +298,10 @@ def test_opening_a_session_asks_no_store(memory: MemoryManager, monkeypatch: pyt
     others(memory)
     with monkeypatch.context() as patch:
         patch.setattr(memory._open.memories, "open", lambda: pytest.fail("the store was asked"))
+        patch.setattr(JsonlJournal, "open", lambda *_: pytest.fail("a journal was read"))
         ann = memory.for_scope("user:ann/session:1")
         for number in range(2 * KEPT):
-            memory.for_scope(f"user:ann/session:new {number}")
+            memory.for_scope(f"user:new {number}/session:1")
     assert [entry.content for entry in ann.short_term.entries] == ["I play the oboe.", "Do you?"]
 
 

@@ -57,6 +57,11 @@ class TestExact:
     ) -> None:
         assert counter.count(text) == len(cl100k.encode_ordinary(text))
 
+    @pytest.mark.parametrize("space", [" ", "\n", "\t", "\u3000"])
+    def test_a_run_of_millions_of_spaces_is_counted(self, counter: TokenCounter, space: str) -> None:
+        assert counter.count(f"a{space * 2_000_000}b") > counter.count(f"a{space * 1_000_000}b") > 1_000
+        assert counter.count("word " * 100_000) == 100_000 + 1  # the last space
+
     @given(st.sampled_from(["<|endoftext|>", "<|fim_prefix|>", "<|im_start|>"]), nasty_text)
     def test_special_tokens_in_a_text_are_plain_text(self, counter: TokenCounter, special: str, text: str) -> None:
         assert counter.count(special + text) >= 4

@@ -21,6 +21,7 @@ from memory_integrations.cli.options import (
     expect_memory,
     failure,
     opened,
+    settings,
 )
 from memory_integrations.cli.show import console, plain, print_json, printable, show_rows
 from memory_integrations.cli.values import shown_value, typed_value
@@ -107,6 +108,8 @@ def repair_facts(
     """Set aside the lines of the journal that cannot be read, into a file beside it; all others stay."""
     from memory_integrations.journal import JsonlJournal
 
+    if settings.get().journal_url:
+        raise failure("facts repair mends files, and the facts are in a database: run `doctor --repair`.", 2)
     expect_memory(data_dir)
     journal = JsonlJournal(data_dir / "journal")
     try:

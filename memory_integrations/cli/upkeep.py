@@ -29,6 +29,7 @@ from memory_integrations.cli.options import (
 )
 from memory_integrations.cli.show import console, counted, plain, print_json, progress, show_grid
 from memory_integrations.doctor import Finding
+from memory_integrations.manager import MemoryManager
 
 
 def stats(
@@ -146,11 +147,12 @@ def erase(
 ) -> None:
     """Remove memories, or everything of a scope, from every file. It cannot be undone.
 
-    Without ids all that is known of the scope goes: facts with their history, and memories.
+    Without ids all that is known of the scope goes: facts with their history, and memories. Of a user's session
+    (user:ID/session:ID) those are its memories: facts are the user's.
     """
     with opened(scope, data_dir, language, to_read=True) as memory:
         if not yes:
-            what = f"{len(ids)} of the memories" if ids else f"all {memory.long_term.count():,} memories and all facts"
+            what = f"{len(ids)} of the memories" if ids else _everything(memory)
             if not agreed(f"Remove {what} of {memory.scope} for good?"):
                 raise failure("nothing was removed.")
         if ids:
@@ -162,3 +164,10 @@ def erase(
         receipt = memory.erase()
         told = f"{receipt.memories:,} memories and {receipt.facts:,} events of facts removed from {memory.scope}"
         console().print(plain(told), soft_wrap=True)
+
+
+def _everything(memory: MemoryManager) -> str:
+    """What an erasure of a whole scope removes."""
+    if memory.scope == memory.scope.owner:
+        return f"all {memory.long_term.count():,} memories and all facts"
+    return f"all {memory.long_term.count(memory.scope.session_id):,} memories"

@@ -194,7 +194,8 @@ class ShortTermChatMessageHistory(BaseChatMessageHistory):
 
     async def _awrite(self, backing: BaseChatMessageHistory, added: Sequence[BaseMessage] = ()) -> Writing:
         """Async twin of :meth:`_write`."""
-        with Writing(self.memory.short_term, type(backing).__name__, added) as writing:
+        conversation = await asyncio.to_thread(lambda: self.memory.short_term)  # which may have to be brought back
+        with Writing(conversation, type(backing).__name__, added) as writing:
             try:
                 await asyncio.to_thread(writing.plan, await backing.aget_messages())
                 if writing.missing:

@@ -18,7 +18,7 @@ from langchain_core.messages import (
     message_chunk_to_message,
 )
 
-from memory_integrations.messages import Message, ToolCall, as_unicode
+from memory_integrations.messages import SUMMARY, Message, ToolCall, as_unicode
 
 _ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool"}
 _SUMMARY = "Here is a summary of the conversation to date:\n\n"
@@ -48,6 +48,7 @@ def from_langchain(message: BaseMessage) -> Message:
         message.content,
         name=message.name,
         id=message.id,
+        metadata={SUMMARY: True} if is_summary(message) else {},
         tool_calls=calls,
         tool_call_id=message.tool_call_id if isinstance(message, ToolMessage) else None,
         raw=message,

@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemM
 
 from memory_integrations.context import Context
 from memory_integrations.delimiters import MEMORY_NOTE, delimit
-from memory_integrations.errors import MemoryIntegrationError, ScopeError
+from memory_integrations.errors import MemoryIntegrationError, ScopeError, StoreError
 from memory_integrations.langchain import identity
 from memory_integrations.langchain.messages import all_to_langchain, extended, from_langchain, is_summary
 from memory_integrations.manager import MemoryManager
@@ -116,21 +116,13 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
 
     # Inside
 
-    def _of(self, runtime: Any) -> MemoryManager | None:
-        """The memory of the run's user; None where its facts cannot be read, and that is to be logged."""
+    def _of(self, runtime: Any) -> MemoryManager:
+        """The memory of the run's user."""
         context = getattr(runtime, "context", None)
-        try:
-            return identity.of_run(self.memory, context=context, require_user=self.require_user)
-        except ScopeError:
-            raise
-        except MemoryIntegrationError as error:
-            self._failed("the agent works without its memory", error)
-            return None
+        return identity.of_run(self.memory, context=context, require_user=self.require_user)
 
     def _with_memory(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         memory, read = self._of(request.runtime), _Reader()
-        if memory is None:
-            return request
         try:
             self._follow(memory, read.all(request.state["messages"]))
         except ScopeError:  # two users in one thread
@@ -148,12 +140,13 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
     def _keep(self, state: AgentState[Any], runtime: Any) -> None:
         """Store what is new of the turn."""
         memory = self._of(runtime)
-        if memory is None:
-            return
         try:
-            self._follow(memory, _Reader().all(state["messages"]))
-            if self.remember and (answer := _structured_answer(state)):
-                memory.long_term.store_messages([answer])
+            try:
+                self._follow(memory, _Reader().all(state["messages"]))
+            except StoreError:  # what was said waits, and the answer with it
+                self._remember_answer(memory, state)
+                raise
+            self._remember_answer(memory, state)
         except ScopeError:
             raise
         except MemoryIntegrationError as error:
@@ -164,6 +157,11 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
             memory.short_term.is_told_again = True
             said = [message for message in messages if not is_summary(message.raw)]
             memory.follow(said[-_NEWEST:], unanswered=True)
+
+    def _remember_answer(self, memory: MemoryManager, state: AgentState[Any]) -> None:
+        """Remember a structured answer: what stands in the conversation is the call of its schema, without text."""
+        if self.remember and (answer := _structured_answer(state)):
+            memory.remember([answer])
 
     def _failed(self, what: str, error: MemoryIntegrationError) -> None:
         if self.on_error == "raise":

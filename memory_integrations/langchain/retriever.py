@@ -57,8 +57,7 @@ class LongTermRetriever(BaseRetriever):
 
     async def ainvoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
         """Async twin of :meth:`invoke`."""
-        memory = await asyncio.to_thread(self._of, config)  # which may read the user's facts
-        return await super().ainvoke(input, config, memory=memory, **kwargs)
+        return await super().ainvoke(input, config, memory=self._of(config), **kwargs)
 
     def _get_relevant_documents(
         self,

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from memory_integrations.delimiters import as_data, delimit
 from memory_integrations.errors import MemoryIntegrationError, ScopeError
+from memory_integrations.features import FeatureMemory
 from memory_integrations.langchain import identity
 from memory_integrations.langchain.messages import is_summary
 from memory_integrations.manager import MemoryManager
@@ -50,7 +51,11 @@ def memory_tools(memory: MemoryManager, *, require_user: bool = True) -> list[Ba
     identity.expect_memory(memory)
 
     def of(runtime: ToolRuntime[Any, Any]) -> MemoryManager:
-        return _told(lambda: identity.of_run(memory, runtime.config, runtime.context, require_user=require_user))
+        return identity.of_run(memory, runtime.config, runtime.context, require_user=require_user)
+
+    def facts_of(runtime: ToolRuntime[Any, Any]) -> FeatureMemory:
+        users = of(runtime)
+        return _told(lambda: users.features)
 
     def remember_fact(
         key: Key,
@@ -58,13 +63,13 @@ def memory_tools(memory: MemoryManager, *, require_user: bool = True) -> list[Ba
         runtime: ToolRuntime[Any, Any],
     ) -> str:
         """Remember a fact about the user for good, such as a name, a preference or a plan. Replaces the old value."""
-        features, said = of(runtime).features, _latest_user_message(runtime.state)
+        features, said = facts_of(runtime), _latest_user_message(runtime.state)
         _told(lambda: features.set(key, value, source="tool", message_id=said))
         return f"Remembered: {key}."
 
     def forget_fact(key: Key, runtime: ToolRuntime[Any, Any]) -> str:
         """Forget a fact about the user that is no longer true. What was said in conversations stays in memory."""
-        features = of(runtime).features
+        features = facts_of(runtime)
         if _told(lambda: features.delete(key)):
             return f"Forgotten: {key}."
         return f"There is no fact {key!r}. Known are: {', '.join(map(as_data, features.keys())) or 'none'}."

@@ -52,7 +52,7 @@ class FeatureMemoryBlock(BaseMemoryBlock[str]):
         """The facts in fewer tokens; None where none fits."""
         if not content:
             return None
-        room = self.memory.features.counter.count(content) - tokens_to_truncate
+        room = self.memory.long_term.counter.count(content) - tokens_to_truncate
         return await asyncio.to_thread(self._rendered, max(room, 0)) or None
 
     def _rendered(self, max_tokens: int | None) -> str:

@@ -227,7 +227,7 @@ class ManagedChatMemory(BaseMemory):
 
         Args:
             data: What :meth:`to_dict` gave.
-            memory: The memory; None means that of the same directory which is open in this process, else a new one.
+            memory: The memory; None means the one on the same stores which is open in this process, else a new one.
             kwargs: Nothing.
 
         Raises:
@@ -235,7 +235,8 @@ class ManagedChatMemory(BaseMemory):
         """
         options = {name: value for name, value in data.items() if name in ("max_tokens", "recall", "remember", "note")}
         where, scope = data["memory"], data["scope"]
-        made = cls(memory or MemoryManager.opened(where["data_dir"]) or _opened(where), scope, **options)
+        found = memory or MemoryManager.opened(where["data_dir"], stores=where["stores"])
+        made = cls(found or _opened(where), scope, **options)
         conversation = conversation_of(made._begun())
         with conversation.lock:
             if not conversation.begun:
@@ -319,11 +320,11 @@ def _into_system(messages: list[ChatMessage], text: str) -> None:
 
 def _opened(where: dict[str, Any]) -> MemoryManager:
     """A memory that is opened anew, by plain options."""
-    options = dict(where)
+    options = {name: value for name, value in where.items() if name != "stores"}
     if lacking := options.pop("objects"):
         raise MemoryIntegrationError(
-            f"The memory in {options['data_dir']} was opened with {', '.join(lacking)} of its own, and none is open "
-            "here. Open it first, and pass it: ManagedChatMemory.from_dict(data, memory=memory)."
+            f"The memory in {options['data_dir']} was opened with {', '.join(lacking)} of its own, and none on the "
+            "same stores is open here. Open it first, and pass it: ManagedChatMemory.from_dict(data, memory=memory)."
         )
     policy = _POLICY.validate_python(options.pop("policy"))
     return MemoryManager(short_term_policy=policy, **options)

@@ -44,6 +44,7 @@ from memory_integrations import (
     StoreError,
     StoreUnavailableError,
 )
+from memory_integrations.collection import MemoryCollection
 from memory_integrations.delimiters import delimit
 from memory_integrations.langchain import ShortTermChatMessageHistory
 
@@ -500,6 +501,31 @@ async def test_p35_no_store_is_opened_or_written_in_the_loop(
     await history.aget_messages()
     assert in_loop
     assert not any(in_loop)
+
+
+async def test_p35_a_session_of_long_ago_is_brought_back_outside_the_loop(
+    memory: MemoryManager, backing: Backing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory_integrations.sessions._KEPT", 1)
+
+    def long_ago() -> None:
+        memory.for_scope(memory.scope).add_turn("Hello", "Good day")
+        for number in range(4):
+            memory.for_scope(f"user:other/session:{number}").add_turn("Hello", "Good day")
+
+    await asyncio.to_thread(long_ago)
+    readers: list[int] = []
+    scroll = MemoryCollection.scroll
+
+    def noting(*given: Any, **options: Any) -> Any:
+        readers.append(threading.get_ident())
+        return scroll(*given, **options)
+
+    monkeypatch.setattr(MemoryCollection, "scroll", noting)
+    await history_of(memory, backing=backing()).aget_messages()
+    await history_of(memory, backing=backing()).aadd_messages([HumanMessage("Are you there?")])
+    assert readers
+    assert threading.get_ident() not in readers
 
 
 # Under RunnableWithMessageHistory

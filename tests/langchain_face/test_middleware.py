@@ -28,6 +28,8 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.messages import AIMessage, AnyMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.runtime import Runtime
+from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 from strategies import Clock
 
@@ -392,6 +394,33 @@ def test_p10_an_echo_of_memory_is_not_stored_and_not_mined(open_memory: OpenMemo
     assert bob.features.all() == {}
 
 
+def test_an_agent_is_not_managed_in_the_middle_of_its_turn(open_memory: OpenMemory) -> None:
+    """Its tool calls are no turns; a turn that ends with a tool's result is one when the user goes on."""
+
+    @tool
+    def look(page: int) -> str:
+        """Look at a page."""
+        return f"Page {page} is about tea."
+
+    managed: list[str] = []
+
+    def manage(prompt: Any) -> str:
+        managed.append(prompt.to_string())
+        return json.dumps({"decisions": [{"id": "e2", "action": "DELETE"}, {"id": "e3", "action": "DELETE"}]})
+
+    policy = ShortTermPolicy(manage_every_n_turns=2, manage_above_tokens=0)
+    memory = open_memory(llm_client=manage, short_term_policy=policy)
+    model = Scripted(reply=lambda messages: "Done." if len(messages) > 9 else calls(("look", {"page": len(messages)})))
+    ask(agent_of(memory, model, tools=[look], recall=0), "Look at four pages.")
+    assert [len(seen) for seen in model.seen] == [2, 4, 6, 8, 10]
+    assert managed == []
+    structured = Scripted(reply=lambda messages: calls(("Weather", {"place": "Lisbon", "degrees": 21})))
+    agent = agent_of(memory, structured, response_format=Weather, recall=0)
+    for _ in range(3):
+        ask(agent, "How warm is it?", thread="t2")
+    assert len(managed) == 1
+
+
 def test_p15_a_turn_that_is_run_again_changes_nothing(open_memory: OpenMemory) -> None:
     """P15: facts change only by explicit set and remove; the same messages again are no news."""
     memory = open_memory(short_term_policy=ShortTermPolicy(manage_every_n_turns=1))
@@ -417,6 +446,16 @@ def test_a_structured_answer_is_given_and_remembered(memory: MemoryManager) -> N
     result = agent.invoke({"messages": [HumanMessage("How warm is it in Lisbon?")]}, run_of())
     assert result["structured_response"] == Weather(place="Lisbon", degrees=21)
     assert memories(memory)[1:] == ['assistant: {"place": "Lisbon", "degrees": 21}']
+
+
+def test_p24_a_structured_answer_that_was_erased_stays_so(memory: MemoryManager) -> None:
+    answer = calls(("Weather", {"place": "Lisbon", "degrees": 21}))
+    agent = agent_of(memory, Scripted(reply=lambda messages: answer), response_format=Weather)
+    result = agent.invoke({"messages": [HumanMessage("How warm is it in Lisbon?")]}, run_of())
+    memory.for_scope("user:ann").erase()
+    run = Runtime(context=run_of()["configurable"])
+    MemoryMiddleware(memory).after_agent(result, run)  # as a run does that goes on from its checkpoint
+    assert memories(memory) == []
 
 
 # Failures
@@ -495,6 +534,31 @@ def test_a_store_that_fails_is_logged_and_the_answer_arrives(
     assert memories(memory) == []
     ask(agent, "Are you back?")  # what was left undone is done then
     assert len(memories(memory)) == 4
+
+
+@pytest.mark.parametrize("fails", ["all of the turn", "the answer alone"])
+def test_a_structured_answer_that_could_not_be_stored_is_stored_later(
+    memory: MemoryManager, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    places = iter(["Lisbon", "Porto"])
+
+    def reply(messages: list[Any]) -> AIMessage:
+        return calls(("Weather", {"place": (place := next(places)), "degrees": 21}), first=len(place))
+
+    agent = agent_of(memory, Scripted(reply=reply), response_format=Weather)
+    collection = memory.long_term._collection
+    encode = collection.encode
+
+    def failing(ids: Any, payloads: list[dict[str, Any]]) -> Any:
+        is_answer = any("Lisbon" in payload["page_content"] for payload in payloads)
+        return _unavailable() if is_answer or fails == "all of the turn" else encode(ids, payloads)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(collection, "encode", failing)
+        ask(agent, "How warm is it at home?")
+    ask(agent, "And at work?")
+    said = [text for text in memories(memory) if text.startswith("assistant")]
+    assert said == [f'assistant: {{"place": "{place}", "degrees": 21}}' for place in ("Lisbon", "Porto")]
 
 
 def test_a_store_that_fails_raises_where_that_is_wanted_and_the_answer_is_in_the_state(
@@ -610,6 +674,32 @@ def test_bad_options_say_what_was_expected(memory: MemoryManager, options: dict[
         MemoryMiddleware(memory, **options)
 
 
+def test_work_before_a_long_pause_is_not_done_twice(open_memory: OpenMemory, clock: Clock) -> None:
+    """Human in the loop: what is past its age in the conversation stays in the turn that is under way."""
+    paid: list[str] = []
+
+    @tool
+    def look(page: int) -> str:
+        """Look at a page."""
+        return f"Page {page} says 5."
+
+    @tool
+    def pay(amount: int) -> str:
+        """Pay."""
+        paid.append(interrupt(f"Pay {amount}?"))
+        return "Paid."
+
+    todo = [calls(("look", {"page": 1})), calls(("pay", {"amount": 5}), first=1), "It is paid."]
+    model = Scripted(reply=lambda messages: todo[sum(message.type == "tool" for message in messages)])
+    memory = open_memory(clock=clock, short_term_policy=ShortTermPolicy(max_age=timedelta(hours=1)))
+    agent = agent_of(memory, model, tools=[look, pay])
+    ask(agent, "Look at page 1 and pay what it says.")
+    clock.advance(7200)
+    answer = agent.invoke(Command(resume="yes"), run_of())["messages"][-1]
+    assert (answer.text, paid) == ("It is paid.", ["yes"])
+    assert texts(model.last)[1:] == ["Look at page 1 and pay what it says.", "", "Page 1 says 5.", "", "Paid."]
+
+
 # Beside other middleware
 
 
@@ -624,14 +714,18 @@ def test_p24_what_pii_middleware_takes_out_is_in_no_memory(memory: MemoryManager
     assert not [p for p in (tmp_path / "memory").rglob("*") if p.is_file() and b"ann@example" in p.read_bytes()]
 
 
+def summarizing(writer: Scripted, above: int, keep: int) -> AgentMiddleware[Any, Any, Any]:
+    """LangChain's own middleware, which puts a summary in the place of all but the latest messages."""
+    if "trigger" not in inspect.signature(SummarizationMiddleware).parameters:  # langchain 1.0
+        return SummarizationMiddleware(writer, max_tokens_before_summary=20, messages_to_keep=keep)
+    return SummarizationMiddleware(writer, trigger=("messages", above), keep=("messages", keep))
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_a_summary_is_shown_and_is_nothing_that_was_said(open_memory: OpenMemory, first: bool) -> None:
     memory = open_memory(short_term_policy=ShortTermPolicy(max_tokens=200))
     writer = Scripted(reply=lambda messages: "They talked of tea.")
-    options: dict[str, Any] = {"trigger": ("messages", 6), "keep": ("messages", 2)}
-    if "trigger" not in inspect.signature(SummarizationMiddleware).parameters:  # langchain 1.0
-        options = {"max_tokens_before_summary": 20, "messages_to_keep": 2}
-    summarize = SummarizationMiddleware(writer, **options)
+    summarize = summarizing(writer, 6, 2)
     model = Scripted()
     middleware: list[AgentMiddleware[Any, Any, Any]] = [MemoryMiddleware(memory, recall=0)]
     middleware.insert(0 if first else 1, summarize)
@@ -642,6 +736,41 @@ def test_a_summary_is_shown_and_is_nothing_that_was_said(open_memory: OpenMemory
     assert "They talked of tea." in model.last[1].text
     assert len(memories(memory)) == 20
     assert not any("summary" in text or "They talked" in text for text in memories(memory))
+
+
+def asked_for(model: Scripted, *middleware: AgentMiddleware[Any, Any, Any]) -> list[list[str]]:
+    """What a model is given, system messages aside, by an agent that does a long piece of work and is asked again."""
+
+    @tool
+    def look(page: int) -> str:
+        """Look at a page."""
+        return f"Page {page} is about tea."
+
+    model.reply = lambda messages: "Done." if len(model.seen) > 8 else calls(("look", {"page": len(model.seen)}))
+    writer = Scripted(reply=lambda messages: "Ann wants to know what all pages are about.")
+    agent = create_agent(
+        model, tools=[look], middleware=[*middleware, summarizing(writer, 8, 4)], checkpointer=InMemorySaver()
+    )
+    ask(agent, "What are all the pages about, please?")
+    for turn in range(4):
+        ask(agent, f"And now {turn}?")
+    return [[message.text for message in seen if message.type != "system"] for seen in model.seen]
+
+
+def test_an_agent_sees_its_own_work_after_a_summary_of_the_question(memory: MemoryManager) -> None:
+    """In the middle of a turn, and in later ones what stands between a summary and the next question."""
+    with_memory = asked_for(Scripted(), MemoryMiddleware(memory, recall=0))
+    assert sum(any("Ann wants" in text for text in seen) for seen in with_memory) > 4
+    assert with_memory == asked_for(Scripted())
+
+
+def test_an_agent_that_opens_a_conversation_asks_with_what_it_said(memory: MemoryManager) -> None:
+    model = Scripted()
+    agent = agent_of(memory, model, recall=0)
+    agent.invoke({"messages": [AIMessage("Welcome! How can I help?")]}, run_of())
+    assert texts(model.last)[1:] == ["Welcome! How can I help?"]
+    ask(agent, "With tea.")
+    assert texts(model.last)[1:] == ["With tea."]
 
 
 # Streams and async
@@ -790,7 +919,8 @@ def test_facts_that_cannot_be_read_end_no_run(
     journal.write_bytes(journal.read_bytes() + b"broken\n")
     with MemoryManager(data_dir=tmp_path / "memory") as again:
         assert texts(ask(agent_of(again, Scripted()), "Hello")) == ["Hello", "Noted."]
-        assert "the agent works without its memory" in " ".join(caplog.messages)
+        assert "the agent answers without its memory" in " ".join(caplog.messages)
+        assert memories(again) == ["user: Hello", "assistant: Noted."]  # what is said needs no facts
         with pytest.raises(StoreCorruptedError):
             ask(agent_of(again, Scripted(), on_error="raise"), "Hello")
 

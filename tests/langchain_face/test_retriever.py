@@ -27,6 +27,7 @@ from pydantic import ValidationError
 
 from memory_integrations import LongTermMemory, MemoryFilter, MemoryManager, Message, MessageError, ScopeError
 from memory_integrations.delimiters import delimit
+from memory_integrations.journal import JsonlJournal
 from memory_integrations.langchain import LongTermRetriever
 
 NOON = datetime(2025, 5, 8, 12, tzinfo=UTC)
@@ -205,19 +206,18 @@ async def test_p21_the_run_names_the_user(open_memory: MemoryManager) -> None:
 async def test_p35_nothing_is_opened_or_searched_in_the_loop(
     open_memory: MemoryManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A user's facts are read from the disk when the run's memory is looked up."""
     in_loop: list[bool] = []
-    real_scope, real_search = MemoryManager.for_scope, LongTermMemory.search
+    real_open, real_search = JsonlJournal.open, LongTermMemory.search
 
-    def for_scope(*given: Any) -> MemoryManager:
+    def opening(*given: Any) -> Any:
         in_loop.append(threading.current_thread() is threading.main_thread())
-        return real_scope(*given)
+        return real_open(*given)
 
     def search(*given: Any, **more: Any) -> Any:
         in_loop.append(threading.current_thread() is threading.main_thread())
         return real_search(*given, **more)
 
-    monkeypatch.setattr(MemoryManager, "for_scope", for_scope)
+    monkeypatch.setattr(JsonlJournal, "open", opening)
     monkeypatch.setattr(LongTermMemory, "search", search)
     await LongTermRetriever(memory=open_memory).ainvoke("apples", of_user("ann"))
     assert in_loop

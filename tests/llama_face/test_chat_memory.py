@@ -36,6 +36,7 @@ from memory_integrations import (
 )
 from memory_integrations.langchain import ShortTermChatMessageHistory
 from memory_integrations.llama_index import ManagedChatMemory
+from memory_integrations.qdrant_edge import QdrantEdgeClient
 from memory_integrations.testing import StandInLLM
 
 Open = Callable[..., MemoryManager]
@@ -326,6 +327,45 @@ def test_what_had_objects_of_its_own_must_be_open(tmp_path: Path, clock: Clock) 
     del memory
     with pytest.raises(MemoryIntegrationError, match="clock"):
         ManagedChatMemory.from_dict(data)
+
+
+def test_p21_it_is_read_back_into_its_own_tenants_memory_and_no_other(tmp_path: Path) -> None:
+    """Two tenants of one directory: each has a client and a database of its own, and a user of the same name."""
+
+    def tenant(name: str) -> MemoryManager:
+        client = QdrantEdgeClient(tmp_path / name)
+        return MemoryManager(data_dir=tmp_path, qdrant=client, journal_url=f"sqlite:///{tmp_path}/{name}.db")
+
+    one, two = tenant("one"), tenant("two")
+    two.for_scope("user:ann").set_fact("secret", "the second tenant's")
+    memory = ManagedChatMemory(one, "user:ann/session:s")
+    memory.put(ChatMessage("I am the first tenant's."))
+    data = memory.to_dict()
+    for back in (pickle.loads(pickle.dumps(memory)), ManagedChatMemory.from_dict(data)):
+        back.put(ChatMessage("My PIN is 1234."))
+        assert "the second tenant's" not in str(back.get())
+    assert two.for_scope("user:ann").long_term.count() == 0
+    assert one.for_scope("user:ann").long_term.count() == 3
+    one.close()
+    with pytest.raises(MemoryIntegrationError, match="none on the same stores is open"):
+        ManagedChatMemory.from_dict(data)
+    two.close()
+
+
+@pytest.mark.parametrize("what", ["journal", "memories"])
+def test_p21_a_memory_of_files_is_not_mistaken_for_one_of_a_server(tmp_path: Path, what: str) -> None:
+    elsewhere: dict[str, Any] = (
+        {"journal_url": f"sqlite:///{tmp_path}/facts.db"}
+        if what == "journal"
+        else {"qdrant": QdrantEdgeClient(tmp_path / "elsewhere")}
+    )
+    with MemoryManager(data_dir=tmp_path) as files, MemoryManager(data_dir=tmp_path, **elsewhere):
+        memory = ManagedChatMemory(files, "user:ann/session:s")
+        back = ManagedChatMemory.from_dict(memory.to_dict())
+        found = MemoryManager.opened(tmp_path, "user:ann/session:s")
+        assert found is not None
+        assert memory.memory.short_term is back.memory.short_term is found.short_term
+    assert MemoryManager.opened(tmp_path) is None
 
 
 # LlamaIndex's models where the core takes one

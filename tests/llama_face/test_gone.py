@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -123,3 +125,20 @@ def test_a_history_that_is_set_after_a_reset_stays(opened: Open, clock: Clock) -
     memory.set(history)
     assert texts(memory) == ["I saw a whale.", "Noted."]
     assert texts(ManagedChatMemory(opened())) == ["I saw a whale.", "Noted."]
+
+
+@pytest.mark.parametrize("remember", [True, False])
+def test_sessions_that_were_reset_are_let_go_of(opened: Open, monkeypatch: pytest.MonkeyPatch, remember: bool) -> None:
+    monkeypatch.setattr("memory_integrations.sessions._KEPT", 3)
+    memory = opened("user:ann")
+    alive = []
+    for number in range(12):
+        one = ManagedChatMemory(memory, f"user:ann/session:{number}", recall=0, remember=remember)
+        one.put_messages(OTHER)
+        one.reset()
+        alive.append(ref(one.memory.short_term))
+    del one
+    for number in range(12):
+        ManagedChatMemory(memory, f"user:bob/session:{number}").put_messages(OTHER)
+    gc.collect()
+    assert [conversation() for conversation in alive] == [None] * 12
