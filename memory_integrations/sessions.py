@@ -46,8 +46,9 @@ class Sessions:
         inherited(self)
 
     def leave_to_parent(self) -> None:
-        """In a forked process: the lock is the parent's."""
+        """In a forked process: the lock is the parent's, and so is what waits: it may be erased there meanwhile."""
         self._lock = threading.Lock()
+        self._waiting = {}
 
     def of(self, scope: MemoryScope) -> ShortTermMemory:
         """The one conversation of a scope in this process; for how long: see :meth:`release`.
