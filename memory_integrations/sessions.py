@@ -130,8 +130,8 @@ class Sessions:
         return scope in self._waiting or bool(conversation.attached and not conversation.is_blank)
 
     def _can_go(self, scope: MemoryScope, conversation: ShortTermMemory) -> bool:
-        if conversation.to_be_resumed:
-            return True  # it was not used since it came back
+        if conversation.to_be_resumed or conversation.is_blank:
+            return True  # it was not used since it came back, or since it was cleared
         if conversation.is_told_again:
             return not any(entry.pinned for entry in conversation.entries)
         return self._can_be_resumed(scope, conversation)
