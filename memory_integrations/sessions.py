@@ -46,8 +46,9 @@ class Sessions:
         inherited(self)
 
     def leave_to_parent(self) -> None:
-        """In a forked process: the lock is the parent's."""
+        """In a forked process: the lock is the parent's, and so is what waits: it may be erased there meanwhile."""
         self._lock = threading.Lock()
+        self._waiting = {}
 
     def of(self, scope: MemoryScope) -> ShortTermMemory:
         """The one conversation of a scope in this process; for how long: see :meth:`release`.
@@ -129,8 +130,8 @@ class Sessions:
         return scope in self._waiting or bool(conversation.attached and not conversation.is_blank)
 
     def _can_go(self, scope: MemoryScope, conversation: ShortTermMemory) -> bool:
-        if conversation.to_be_resumed:
-            return True  # it was not used since it came back
+        if conversation.to_be_resumed or conversation.is_blank:
+            return True  # it was not used since it came back, or since it was cleared
         if conversation.is_told_again:
             return not any(entry.pinned for entry in conversation.entries)
         return self._can_be_resumed(scope, conversation)

@@ -72,6 +72,18 @@ def test_sessions_without_end_take_no_memory_without_end(memory: MemoryManager) 
     assert alive(ShortTermMemory) <= before + 1
 
 
+def test_cleared_sessions_are_let_go_of_also_where_no_store_was_opened(memory: MemoryManager) -> None:
+    before = alive(ShortTermMemory)
+    for number in range(6 * KEPT):
+        one = memory.for_scope(f"user:ann/session:{number}")
+        one.short_term.add("Hello")
+        one.clear_session()
+        one.get_context()
+        del one
+    assert not memory._open.memories.is_open
+    assert alive(ShortTermMemory) <= before + KEPT + 1
+
+
 def test_users_who_searched_long_ago_are_read_anew(memory: MemoryManager) -> None:
     before = alive(Conversations)
     for number in range(30):

@@ -191,3 +191,27 @@ print(json.dumps(said))
 """)
     assert found["parent"] == ["The secret of ann", "Noted for ann"]
     assert [found[f"{name} ended"] for name in ("ann", "bob", "cleo", "dan")] == [0] * 4
+
+
+def test_p24_what_waited_when_a_worker_was_forked_is_its_parents_to_store_or_erase(fork: Any) -> None:
+    found = fork("""
+from memory_integrations import Message
+
+memory = MemoryManager(data_dir=directory, qdrant=server)
+for name in ("ann", "bob"):
+    memory.for_scope(users[name]).follow([Message("user", f"The secret of {name}", id=f"all that {name} said")])
+read, write = os.pipe()
+worker = os.fork()
+if not worker:
+    os.close(write)
+    os.read(read, 1)  # until the parent has erased
+    memory.close()
+    sys.exit()
+memory.for_scope("user:ann").erase()
+os.close(write)
+said = {"worker ended": os.waitpid(worker, 0)[1], "after it": [told(memory, name) for name in ("ann", "bob")]}
+memory.close()
+said["after the parent"] = [told(memory, name) for name in ("ann", "bob")]
+print(json.dumps(said))
+""")
+    assert found == {"worker ended": 0, "after it": [[], []], "after the parent": [[], ["The secret of bob"]]}
