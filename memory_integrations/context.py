@@ -127,11 +127,23 @@ def assemble(
 
 def defused(message: Message) -> Message:
     """A tool's result that cannot pass for memory, unless it is what a search in memory found."""
-    if message.role != "tool" or message.name == SEARCH:
+    if message.role != "tool" or _is_found(message):
         return message
     content = message.content
     safe: Content = without_tags(content) if isinstance(content, str) else [_defused_block(block) for block in content]
     return message if safe == content else replace(message, content=safe)
+
+
+def _is_found(message: Message) -> bool:
+    """Whether it is what our own tool found: its artifact says the same, to which no text that another one reads gets.
+
+    The name is anybody's.
+    """
+    artifact = getattr(message.raw, "artifact", None)
+    if message.name != SEARCH or not isinstance(artifact, list):
+        return False
+    texts = [found.get("text") if isinstance(found, Mapping) else None for found in artifact]
+    return message.content == delimit("recalled", "\n".join(text for text in texts if isinstance(text, str)))
 
 
 def _defused_block(block: str | Mapping[str, Any]) -> str | Mapping[str, Any]:

@@ -25,7 +25,7 @@ MEMORY_NOTE = (
 )
 """What a model is told of the blocks that memory is given in."""
 SEARCH = "search_memory"
-"""The tool whose results are such a block; no other tool's are memory."""
+"""Our tool whose results are such a block; no other tool's are memory, whatever its name."""
 
 _KINDS = frozenset(get_args(Kind))
 _BEGINNING = re.compile(r"<memory:(facts|conversation|recalled)>\r?\n")
