@@ -52,6 +52,17 @@ def expect_message(message: Message) -> Message:
     return message
 
 
+def expect_text(name: str, text: str) -> str:
+    """The text itself.
+
+    Raises:
+        MessageError: It is none.
+    """
+    if not isinstance(text, str):
+        raise MessageError(f"{name}={text!r:.60}: expected text.")
+    return text
+
+
 def without_injected(message: Message) -> Message:
     """The message without blocks of injected memory: the same object where it has none.
 

@@ -28,6 +28,7 @@ _MISSING: Any = object()
 _DEEPEST = 100  # levels of lists and objects in a value
 _LONGEST_INT = 1024  # bits
 _ERASED = "erased"
+_RENDERED = 32  # budgets for which the text of the facts is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +354,8 @@ class FeatureMemory:
         cache = self._rendered  # a change replaces it: what is rendered meanwhile goes into the old one
         rendered = cache.get((include_history, max_tokens))
         if rendered is None:
+            if len(cache) >= _RENDERED:
+                cache.clear()
             rendered = cache[include_history, max_tokens] = self._render(include_history, max_tokens)
         return rendered[0], list(rendered[1])
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from memory_integrations.arrival import arrived, utc_now
+from memory_integrations.arrival import arrived, expect_message, expect_text, utc_now
 from memory_integrations.collection import (
     MemoryCollection,
     batched,
@@ -25,7 +25,7 @@ from memory_integrations.collection import (
 )
 from memory_integrations.copying import PAGE
 from memory_integrations.delimiters import strip_injected
-from memory_integrations.errors import FilterError, MessageError
+from memory_integrations.errors import FilterError, MessageError, ScopeError
 from memory_integrations.filters import MemoryFilter
 from memory_integrations.layout import (
     DELETED,
@@ -144,11 +144,12 @@ class LongTermMemory:
             The ids of the memories, in order.
 
         Raises:
+            MessageError: One is no message.
             StoreError: They could not be written; those before a failed batch of 256 were.
         """
         ids: list[str] = []
         now = self._clock()
-        for batch in batched((m for m in messages if m.role in REMEMBERED_ROLES), PAGE):
+        for batch in batched((m for m in map(expect_message, messages) if m.role in REMEMBERED_ROLES), PAGE):
             texts = [(message, strip_injected(message.text)) for message in batch]
             ids += self._write(
                 [(arrived(message, self.session_id, now), text) for message, text in texts if text],
@@ -199,7 +200,7 @@ class LongTermMemory:
             MessageError: The name or the summary is empty.
             StoreError: It could not be written.
         """
-        if not filename.strip() or not summary.strip():
+        if not expect_text("filename", filename).strip() or not expect_text("summary", summary).strip():
             raise MessageError(f"filename={filename!r}, summary of {len(summary)} characters: expected both.")
         message_id = f"file:{filename}"
         message = Message("file", summary, filename, message_id, None, self._clock(), metadata or {})
@@ -216,9 +217,12 @@ class LongTermMemory:
 
         Raises:
             StoreError: They could not be deleted.
+            TypeError: It is one id, and no list of ids.
         """
         from qdrant_client import models
 
+        if isinstance(ids, str):
+            raise TypeError(f"ids={ids!r:.60}: expected a list of ids, such as [hit.id]. Nothing was deleted.")
         tag = self.scope.tag
         with self._turn.lock:
             # By their ids: one that is given twice, or written in another way, is one memory.
@@ -243,11 +247,15 @@ class LongTermMemory:
         Args:
             session_id: The session; None means all.
             told: Further messages that belong to it and may not be stored yet.
+
+        Raises:
+            ScopeError: The session's id is no text.
+            StoreError: They could not be removed; running it again goes on.
         """
         from qdrant_client import models
 
         tag = self.scope.tag
-        conditions = [] if session_id is None else [equals("metadata.session_id", session_id)]
+        conditions = _of_session(session_id)
         # With everything of a scope goes what stores of the scope keep for themselves.
         tags = [tag] if conditions else [tag, own_tag(self.scope)]
         with self._turn.lock:
@@ -337,16 +345,17 @@ class LongTermMemory:
 
         Raises:
             FilterError: ``where`` is no filter.
-            MessageError: A time has no zone.
+            MessageError: The query is no text, or a time has no zone.
             StoreError: The store cannot be read.
+            ValueError: The limit is none.
         """
-        if limit < 1:
-            raise ValueError(f"limit={limit}: expected 1 or more.")
+        if type(limit) is not int or limit < 1:
+            raise ValueError(f"limit={limit!r:.60}: expected a whole number, 1 or more.")
         if where is not None and not isinstance(where, MemoryFilter):
             raise FilterError(
                 f"where={where!r:.80}: expected a MemoryFilter, such as MemoryFilter(session_id='monday')."
             )
-        query = as_unicode(query)
+        query = as_unicode(expect_text("query", query))
         if not query.strip():
             return []
         tags = self._tags
@@ -398,8 +407,12 @@ class LongTermMemory:
 
         Args:
             session_id: Only those of this session; None means all.
+
+        Raises:
+            ScopeError: The session's id is no text.
+            StoreError: The store cannot be read.
         """
-        conditions = [] if session_id is None else [equals("metadata.session_id", session_id)]
+        conditions = _of_session(session_id)
         return self._count([self.scope.tag], *conditions)
 
     def messages(self, session_id: str | None = None) -> Iterator[Message]:
@@ -408,7 +421,7 @@ class LongTermMemory:
         Args:
             session_id: Only those of this session; None means all.
         """
-        conditions = [] if session_id is None else [equals("metadata.session_id", session_id)]
+        conditions = _of_session(session_id)
         stored = self._collection.scroll(tagged([self.scope.tag], *conditions))
         points = in_order(point for point in stored if metadata_of(point).get("kind") != "item")
         for _, same in groupby(points, key=name_of):
@@ -701,6 +714,15 @@ def _hit(found: list[tuple[Ranked, Any]]) -> MemoryHit:
     fields.pop("piece", None)
     first = point_id(fields["scope"], session, message_id) if number else str(points[0].id)
     return MemoryHit(first, shown(points), best.score, (message_id,), fields, best.parts)
+
+
+def _of_session(session_id: str | None) -> list[models.Condition]:
+    """The condition that a memory is of a session; none where all are meant."""
+    if session_id is None:
+        return []
+    if not isinstance(session_id, str):
+        raise ScopeError(f"session_id={session_id!r:.60}: expected the session's id as text, or None for all of them.")
+    return [equals("metadata.session_id", session_id)]
 
 
 def _between(since: datetime | None, until: datetime | None) -> list[models.Condition]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from memory_integrations.archive import Archive, ArchiveReceipt, restore_archive, write_archive
-from memory_integrations.arrival import arrived, expect_message, says_something, utc_now, without_injected
+from memory_integrations.arrival import arrived, expect_message, expect_text, says_something, utc_now, without_injected
 from memory_integrations.context import Context, assemble, defused
 from memory_integrations.copying import Progress
 from memory_integrations.decisions import (
@@ -108,7 +109,7 @@ class MemoryManager:
         ScopeError: The scope cannot be read.
         PolicyError: ``short_term_policy`` is none.
         ManagementError: ``llm_client`` is nothing that can manage.
-        StoreUnavailableError: ``qdrant`` or ``journal_url`` is no URL.
+        StoreUnavailableError: ``qdrant`` or ``journal_url`` is no store's URL.
         TypeError: ``embeddings`` is none.
     """
 
@@ -127,6 +128,11 @@ class MemoryManager:
         clock: Callable[[], datetime] = utc_now,
         manage_in_background: bool = False,
     ) -> None:
+        if not (qdrant is None or isinstance(qdrant, str | QdrantServer) or _is_client(qdrant)):
+            raise StoreUnavailableError(
+                f"qdrant={qdrant!r:.60}: expected a server's URL, a QdrantServer, a QdrantClient (not an asynchronous "
+                "one), or None."
+            )
         if short_term_policy is not None and not isinstance(short_term_policy, ShortTermPolicy):
             raise PolicyError(f"short_term_policy={short_term_policy!r:.80}: expected a ShortTermPolicy, or None.")
         opened = OpenMemory(
@@ -273,13 +279,17 @@ class MemoryManager:
         sessions = {message.session_id: self._of_session(message.session_id) for message in ready}
         # First: what cannot be brought back now raises before anything is stored.
         conversations = {session: memory.short_term for session, memory in sessions.items()}
-        for owner in {memory.scope.owner: memory for memory in sessions.values()}.values():
-            owner.long_term.store_messages(m for m in ready if sessions[m.session_id].scope.owner == owner.scope.owner)
+        owners = {str(memory.scope.owner): memory for memory in sessions.values()}
         turns: dict[str | None, int] = {}
-        for session, conversation in conversations.items():
-            said = [message for message in ready if message.session_id == session]
-            turns[session] = turns_ended(said, conversation.last)
-            conversation.extend(said)
+        with ExitStack() as held:  # both memories have what threads add in the same order
+            for _, owner in sorted(owners.items()):
+                held.enter_context(owner.long_term.held())
+            for name, owner in owners.items():
+                owner.long_term.store_messages(m for m in ready if str(sessions[m.session_id].scope.owner) == name)
+            for session, conversation in conversations.items():
+                said = [message for message in ready if message.session_id == session]
+                turns[session] = turns_ended(said, conversation.last)
+                conversation.extend(said)
         self._open.sessions.release()
         for session, memory in sessions.items():
             memory._manage_if_due(turns[session])
@@ -294,7 +304,7 @@ class MemoryManager:
 
         Args:
             messages: The conversation, or the end of it, oldest first.
-            remember: Whether it goes to long-term memory.
+            remember: Whether it goes to long-term memory, which is not opened for it otherwise.
             unanswered: Store what was said last too, without waiting for its answer.
 
         Returns:
@@ -308,12 +318,17 @@ class MemoryManager:
         """
         now, memory = self._open.clock(), self.short_term
         fresh: list[Message] = []
+        is_known = False
         for message in messages:
             said = without_injected(expect_message(message))
-            if (said is message or says_something(said)) and not (said.id and memory.knows(said)):
+            if said.id and memory.knows(said):
+                if memory.has_forgotten and not is_known:  # what comes before the first that is known was known once
+                    fresh.clear()
+                is_known = True
+            elif said is message or says_something(said):
                 fresh.append(arrived(said, self.scope.session_id, now))
         self._open.sessions.claim(self.scope, fresh)
-        if remember and fresh:
+        if fresh and (remember or self._open.memories.is_open):
             fresh = self._as_recorded(fresh)
         # What is stored already and was changed, perhaps to take something out of it, waits for nothing.
         changed = any(memory.get(message.id or "") for message in fresh)
@@ -365,6 +380,7 @@ class MemoryManager:
 
         Raises:
             BudgetError: The budget is negative or not an integer.
+            MessageError: The query is no text.
             StoreError: A store cannot be read.
 
         Warns:
@@ -534,10 +550,10 @@ class MemoryManager:
         """Carry a plan out. It is checked again first: what changed since it was made is left as it is.
 
         Raises:
-            ManagementError: The plan is for another scope.
+            ManagementError: It is no plan, or for another scope.
             StoreError: A fact or an original could not be written; the facts before it were, the entries are unchanged.
         """
-        self._expect_own("plan", plan.scope)
+        self._expect_own(plan, ManagementPlan)
         with self.short_term.held():  # what is said meanwhile waits: it must not evict what is being changed
             return self._managing().carry_out(plan)
 
@@ -576,10 +592,11 @@ class MemoryManager:
         By a receipt of :meth:`receipts`, what was deleted comes back when the conversation is told again or resumed.
 
         Raises:
-            ManagementError: The receipt is another scope's, or stands no more: it was taken back, erased or forgotten.
+            ManagementError: It is no receipt, another scope's, or stands no more: it was taken back, erased or
+                forgotten.
             StoreError: A store could not be read, or a fact not be written back.
         """
-        self._expect_own("receipt", receipt.scope)
+        self._expect_own(receipt, ManagementReceipt)
         if receipt.number is None:
             return  # nothing was done
         log, conversation = self._open.managed(self.scope), self.short_term
@@ -940,7 +957,7 @@ class MemoryManager:
 
     def _recall(self, query: str | None, limit: int, without: Collection[str] = ()) -> list[MemoryHit]:
         """What is found for a query; of this conversation it counts as used."""
-        if not query or not query.strip():
+        if query is None or not expect_text("query", query).strip():
             return []
         hits = self.long_term.search(query, limit, without=without)
         if self.short_term.policy.decay_half_life is not None:
@@ -1001,9 +1018,13 @@ class MemoryManager:
             opened.clock,
         )  # fmt: skip
 
-    def _expect_own(self, what: str, scope: str | None) -> None:
-        if scope is not None and scope != str(self.scope):
-            raise ManagementError(f"This {what} is for {scope}, not for {self.scope}. Nothing was changed.")
+    def _expect_own(self, given: Any, kind: type[ManagementPlan | ManagementReceipt]) -> None:
+        if not isinstance(given, kind):
+            raise ManagementError(f"{given!r:.60}: expected a {kind.__name__}. Nothing was changed.")
+        if given.scope is not None and given.scope != str(self.scope):
+            raise ManagementError(
+                f"This {kind.__name__} is for {given.scope}, not for {self.scope}. Nothing was changed."
+            )
 
     def _manage_if_due(self, new_turns: int) -> None:
         every = self.short_term.policy.manage_every_n_turns
@@ -1018,6 +1039,11 @@ def _begin_of_turn(messages: Sequence[Message]) -> int:
     roles = [message.role for message in reversed(messages)]
     begin = next((role for role in ("user", "system") if role in roles), None)
     return -1 if begin is None else len(roles) - 1 - roles.index(begin)
+
+
+def _is_client(qdrant: Any) -> bool:
+    ask = getattr(qdrant, "query_points", None)
+    return callable(ask) and not inspect.iscoroutinefunction(ask)
 
 
 def _plain_options(**options: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime
 from hashlib import blake2b
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
     from qdrant_client import QdrantClient
 
+_FAILURES_KEPT = 100  # of what was done off the reply path
 _RECENT_USERS = 256  # whose facts stay in memory while nobody uses them
 
 
@@ -170,7 +171,7 @@ class OpenMemory:
             if self._worker is None:
                 self._worker = ThreadPoolExecutor(1, thread_name_prefix="memory-manager")
             done = self._worker.submit(job)
-            self._working = [*(one for one in self._working if not one.done() or _failure_of(one)), done]
+            self._working = [*_to_be_told(self._working), done]
             return done
 
     def finish_work(self) -> None:
@@ -257,6 +258,17 @@ def raise_first(errors: Sequence[BaseException]) -> None:
         for other in others:
             first.add_note(f"And {type(other).__name__}: {other}")
         raise first
+
+
+def _to_be_told(working: Iterable[Future[ManagementReceipt]]) -> Iterator[Future[ManagementReceipt]]:
+    """What goes on, and the first failures: nobody may ever ask for them."""
+    failures = 0
+    for one in working:
+        if not one.done():
+            yield one
+        elif failures < _FAILURES_KEPT and _failure_of(one) is not None:
+            failures += 1
+            yield one
 
 
 def _failure_of(done: Future[ManagementReceipt]) -> BaseException | None:

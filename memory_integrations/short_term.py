@@ -71,6 +71,8 @@ class ShortTermMemory:
         # Ids that were here: why they are not any more, and what they said, as a hash.
         self._gone: dict[str, tuple[DropReason, int]] = {}
         self._gone_before: dict[str, tuple[DropReason, int]] = {}
+        self.has_forgotten = False
+        """Whether ids that were here longest ago are not known any more."""
         # What was compressed before a restart, by ids: what it said, and what it is shown by.
         self._shorter: dict[str, tuple[Message, str]] = {}
         self._tokens = 0
@@ -234,6 +236,7 @@ class ShortTermMemory:
             count = len(self._entries)
             self._entries.clear()
             self._gone, self._gone_before, self._shorter = {}, {}, {}
+            self.has_forgotten = False
             self._tokens = 0
             self.to_be_resumed = False
             self._changed()
@@ -482,6 +485,7 @@ class ShortTermMemory:
     def _note_gone(self, entry: Entry, reason: DropReason) -> None:
         self._gone[entry.id] = reason, hash((entry.original or entry.message).text)
         if len(self._gone) > _GONE_KNOWN:  # the older half is forgotten at once: one by one would cost more
+            self.has_forgotten = self.has_forgotten or bool(self._gone_before)
             self._gone, self._gone_before = {}, self._gone
 
     def _why_gone(self, entry_id: str) -> DropReason | None:

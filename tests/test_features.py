@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import threading
+import tracemalloc
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -735,6 +736,18 @@ class TestPrompt:
         facts.counter = SlowCounter()
         facts.to_prompt(max_tokens=100)
         assert json.loads(facts.to_prompt(max_tokens=100)) == {"a": 1, "late": 1}
+
+    def test_texts_within_any_number_of_budgets_take_little_memory(self, open_facts: OpenFacts) -> None:
+        """Of a user whom nobody changes anything of, in a process that runs for months."""
+        facts = open_facts()
+        facts.set("notes", "x" * 10_000)
+        tracemalloc.start()
+        try:
+            for budget in range(10_000, 11_000):
+                facts.to_prompt(max_tokens=budget)
+            assert tracemalloc.get_traced_memory()[0] < 2_000_000  # a text each would take 10 MB
+        finally:
+            tracemalloc.stop()
 
     @pytest.mark.parametrize("budget", [-1, 1.5, "100", True])
     def test_a_budget_that_is_none_raises(self, open_facts: OpenFacts, budget: Any) -> None:

@@ -90,6 +90,23 @@ def test_a_message_that_changed_takes_the_place_of_what_it_was(manager: OpenMana
     assert [entry.content for entry in memory.short_term.entries] == ["Call me at [REDACTED]", "I will"]
 
 
+def test_p7_a_conversation_of_more_messages_than_are_known_is_not_taken_in_again(
+    manager: OpenManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also not where its first messages, told again after the last, would evict what was said just now."""
+    monkeypatch.setattr("memory_integrations.short_term._GONE_KNOWN", 10)
+    memory, said = manager(short_term_policy=ShortTermPolicy(max_entries=10)), talk(40)
+    for turn in range(0, 80, 2):
+        assert memory.follow(said[: turn + 2]) == [f"q{turn // 2}", f"a{turn // 2}"]
+    before = held(memory)
+    changed = Message("assistant", "Answer 39, corrected", id="a39")
+    assert memory.follow([*said[:-1], changed]) == ["a39"]
+    assert held(memory) == before
+    assert stored(memory) == [message.id for message in said]
+    memory.clear_session()
+    assert memory.follow(said[:4]) == ["q0", "a0", "q1", "a1"], "said anew"
+
+
 def test_messages_without_ids_are_all_new(manager: OpenManager) -> None:
     memory = manager()
     memory.follow([Message("user", "Hello"), Message("assistant", "Hello")])
@@ -241,6 +258,17 @@ def test_p24_what_was_erased_does_not_come_back_either(manager: OpenManager, sco
     memory.follow([*said, Message("user", "Who am I?", id="q2"), Message("assistant", "I do not know", id="a2")])
     assert stored(memory) == ["q2", "a2"]
     assert memory.get_fact("name") is None
+
+
+@pytest.mark.parametrize("scope", ["user:ann", "user:ann/session:s1"])
+def test_p24_what_was_erased_does_not_come_back_to_a_conversation_that_is_not_remembered(
+    manager: OpenManager, scope: str
+) -> None:
+    memory, said = manager(), talk(2)
+    memory.follow(said, remember=False)
+    memory.for_scope(scope).erase()
+    memory.follow([*said, Message("user", "Who am I?", id="q")], remember=False)
+    assert (held(memory), stored(memory)) == (["q"], [])
 
 
 @pytest.mark.parametrize("scope", ["user:ann", "user:ann/session:s1"])

@@ -23,6 +23,7 @@ from memory_integrations import (
     MemoryManager,
     Message,
     MessageError,
+    ScopeError,
     StoreLockedError,
     StoreUnavailableError,
     TokenCounter,
@@ -447,6 +448,43 @@ def test_a_long_text_comes_back_whole_and_goes_whole(manager: MemoryManager, tmp
     assert manager.long_term.delete([memory]) == 1
     assert manager.long_term.count() == 0
     assert found_in_files(tmp_path, b"orchard") == []
+
+
+def test_one_id_is_no_list_of_ids(manager: MemoryManager) -> None:
+    """Its characters would be looked for, and nothing be deleted."""
+    [id_] = manager.long_term.store_messages([Message("user", "My code is xyzzy")])
+    with pytest.raises(TypeError, match=r"expected a list of ids, such as \[hit.id\]. Nothing was deleted"):
+        manager.long_term.delete(id_)
+    assert manager.long_term.delete([id_]) == 1
+
+
+@pytest.mark.parametrize("query", [None, 5, b"tea", ["tea"]])
+def test_a_query_that_is_no_text_is_said_so(manager: MemoryManager, query: Any) -> None:
+    with pytest.raises(MessageError, match=r"query=.*: expected text"):
+        manager.long_term.search(query)
+    with pytest.raises(MessageError, match=r"query=.*: expected text"):
+        manager.long_term.get_relevant_context(query)
+    if query is not None:
+        with pytest.raises(MessageError, match=r"query=.*: expected text"):
+            manager.get_context(query)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, "3", None, True])
+def test_a_limit_that_is_none_is_said_so(manager: MemoryManager, limit: Any) -> None:
+    with pytest.raises(ValueError, match=r"limit=.*: expected a whole number, 1 or more"):
+        manager.long_term.search("tea", limit)
+
+
+def test_what_is_no_message_summary_or_session_is_said_so(manager: MemoryManager) -> None:
+    memory: Any = manager.long_term
+    for messages in ("abc", [5]):
+        with pytest.raises(MessageError, match=r"expected a memory_integrations.Message"):
+            memory.store_messages(messages)
+    with pytest.raises(MessageError, match="summary=2: expected text"):
+        memory.store_file_summary("a.txt", 2)
+    for ask in (memory.count, memory.erase, lambda session: list(memory.messages(session))):
+        with pytest.raises(ScopeError, match="session_id=5: expected the session's id as text"):
+            ask(5)
 
 
 def test_a_longer_text_replaced_by_a_shorter_leaves_no_pieces(manager: MemoryManager) -> None:

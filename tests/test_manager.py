@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qdrant_client import AsyncQdrantClient
 
 from memory_integrations import (
     BudgetError,
@@ -413,6 +414,7 @@ def test_turns_of_several_threads_stay_whole_in_the_conversation(tmp_path: Path)
         said = [entry.content for entry in memory.short_term.entries]
         assert len(said) == 8 * 30 * 2
         assert [text.replace("question", "answer") for text in said[::2]] == said[1::2]
+        assert [message.content for message in memory.long_term.messages()] == said
 
 
 def test_a_turn_of_another_session_goes_to_that_sessions_conversation(manager: MemoryManager) -> None:
@@ -579,3 +581,18 @@ def test_a_context_says_whether_the_budget_or_the_number_left_a_memory_out(manag
     reasons = {dropped.reason for dropped in manager.get_context("oboe", 100_000, recall=1).dropped}
     assert "recall" in reasons and "budget" not in reasons
     assert {dropped.reason for dropped in manager.get_context("oboe", 60, recall=50).dropped} == {"budget"}
+
+
+@pytest.mark.parametrize("qdrant", [5, ["http://localhost:6333"], object(), AsyncQdrantClient(":memory:")])
+def test_what_is_no_store_of_memories_is_said_so_at_once(tmp_path: Path, qdrant: Any) -> None:
+    with pytest.raises(StoreUnavailableError, match=r"qdrant=.*: expected a server's URL, a QdrantServer, a QdrantCl"):
+        MemoryManager(data_dir=tmp_path, qdrant=qdrant)
+
+
+def test_what_is_no_plan_or_receipt_changes_nothing(manager: MemoryManager) -> None:
+    plan: Any = manager.manage_short_term(dry_run=True)
+    receipt: Any = manager.manage_short_term()
+    for change, wrong, name in ((manager.apply, receipt, "Plan"), (manager.undo, plan, "Receipt")):
+        for given in ("x", None, wrong):
+            with pytest.raises(ManagementError, match=f"expected a Management{name}. Nothing was changed"):
+                change(given)

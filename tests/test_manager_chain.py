@@ -907,3 +907,13 @@ def test_everything_that_failed_in_the_background_is_told(manager: OpenManager) 
         memory.flush()
     assert "RuntimeError: away" in str(caught.value.__notes__)
     memory.flush()
+
+
+def test_failures_in_the_background_that_nobody_asks_for_are_bounded(manager: OpenManager) -> None:
+    memory = manager(Saying(*[RuntimeError("down")] * 300), ALWAYS, manage_in_background=True)
+    memory.add_turn("And I like tea", "Good")
+    for _ in range(150):
+        assert memory.manage_in_background().result().failed
+    with pytest.raises(ManagementError, match="RuntimeError: down") as caught:
+        memory.flush()
+    assert 90 < len(caught.value.__notes__) < 110

@@ -196,10 +196,13 @@ def die_within(data: str, moment: str) -> None:
         memory.add_turn("before", "yes")
         Collection.write = lambda *args: die() if next(writes) == 3 else write(*args)  # type: ignore[method-assign]
         memory.long_term.store_messages([Message("user", long_text(1), id="long-1")])
-    elif moment == "a summary":
+    elif moment in ("the end of a summary", "the rest of a summary"):
         memory.store_file_summary("notes", long_text(1)[:9_000])
         memory.add_turn("between", "yes")
-        MemoryCollection.delete = die  # type: ignore[method-assign]
+        if moment == "the end of a summary":
+            MemoryCollection.delete = die  # type: ignore[method-assign]
+        else:
+            MemoryCollection.upsert = die  # type: ignore[method-assign]
         memory.store_file_summary("notes", long_text(2)[:3_000])
     else:
         memory.long_term.store_messages([Message("user", long_text(1)[:9_000], id="long-1")])

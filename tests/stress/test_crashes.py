@@ -301,7 +301,8 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(
     ("moment", "left"),
     [
         ("a message", ["before", "yes"]),
-        ("a summary", ["between", "yes", crash_work.long_text(2)[:3_000]]),
+        ("the end of a summary", [crash_work.long_text(1)[:9_000], "between", "yes"]),
+        ("the rest of a summary", ["between", "yes"]),
         ("an erasure", []),
     ],
 )
@@ -315,6 +316,10 @@ def test_what_died_between_two_writes_is_never_shown_by_half(
     with MemoryManager("user:ann/session:s", data_dir=tmp_path) as memory:
         assert [message.content for message in memory.long_term.messages()] == left
         assert [message.content for message in memory.resume()] == [text for text in left if len(text) < 10]
+        if "summary" in moment:  # put anew it is there
+            memory.store_file_summary("notes", "Of boats alone.")
+            assert [message.content for message in memory.long_term.messages()] == ["between", "yes", "Of boats alone."]
+            assert not any("tells of" in hit.text for hit in memory.long_term.search("boats and tea", 50))
         memory.erase()
         memory.for_scope("user:ann").erase()
         assert list(memory.long_term.messages()) == [] and memory.long_term.count() == 0
