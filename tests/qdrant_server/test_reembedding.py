@@ -144,14 +144,16 @@ def world(connect: Connect, tmp_path: Path) -> World:
     return World(connect, tmp_path / "data")
 
 
-def calls_of(world: World, again: bool) -> int:
-    """How many calls embedding anew is."""
+@pytest.fixture
+def moments(world: World, again: bool, long_run: bool) -> range:
+    """Every call that embedding anew is; over HTTP, which takes ten times as long, in a short run every third."""
     counted: list[int] = []
     world.fill(again)
     with stepped(world.client, lambda number, name: counted.append(number)):
         world.reembed()
     world.settled(SAID)
-    return len(counted)
+    is_remote = not isinstance(world.client, QdrantEdgeClient)
+    return range(1, len(counted) + 1, 3 if is_remote and not long_run else 1)
 
 
 FROM = pytest.mark.parametrize(
@@ -163,8 +165,8 @@ FROM = pytest.mark.parametrize(
 
 
 @FROM
-def test_a_death_at_any_call_loses_nothing(world: World, again: bool) -> None:
-    for at in range(1, calls_of(world, again) + 1):
+def test_a_death_at_any_call_loses_nothing(world: World, again: bool, moments: range) -> None:
+    for at in moments:
         world.fill(again)
 
         def kill(number: int, name: str, at: int = at) -> None:
@@ -205,9 +207,9 @@ def embeds(world: World, language: str) -> None:
     ids=["opens it as it was", "opens it as it will be", "does the same", "embeds it otherwise", "wants it as it is"],
 )
 def test_what_others_do_between_two_calls_loses_nothing(
-    world: World, again: bool, meanwhile: Callable[[World], None]
+    world: World, again: bool, moments: range, meanwhile: Callable[[World], None]
 ) -> None:
-    for at in range(1, calls_of(world, again) + 1):
+    for at in moments:
         world.fill(again)
 
         def between(number: int, name: str, at: int = at) -> None:
@@ -221,8 +223,10 @@ def test_what_others_do_between_two_calls_loses_nothing(
 
 @FROM
 @pytest.mark.parametrize("reopened", [True, False], ids=["another process", "a process that had it open"])
-def test_p24_what_is_deleted_between_two_calls_does_not_come_back(world: World, again: bool, reopened: bool) -> None:
-    for at in range(1, calls_of(world, again) + 1):
+def test_p24_what_is_deleted_between_two_calls_does_not_come_back(
+    world: World, again: bool, moments: range, reopened: bool
+) -> None:
+    for at in moments:
         world.fill(again)
         expected = SAID
         with world.memory("english") as memory:
