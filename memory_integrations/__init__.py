@@ -9,6 +9,7 @@ from memory_integrations.decisions import Compress, Delete, Forget, Keep, Promot
 from memory_integrations.doctor import Finding
 from memory_integrations.errors import (
     BudgetError,
+    EmbeddingError,
     EmbeddingMismatchError,
     FactError,
     FilterError,
@@ -46,6 +47,7 @@ __all__ = [
     "Context",
     "Delete",
     "Dropped",
+    "EmbeddingError",
     "EmbeddingMismatchError",
     "Entry",
     "EraseReceipt",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from weakref import WeakValueDictionary
 
 from memory_integrations.copying import PAGE, Progress
-from memory_integrations.errors import EmbeddingMismatchError, StoreUnavailableError
+from memory_integrations.errors import EmbeddingError, EmbeddingMismatchError, StoreUnavailableError
 from memory_integrations.forks import inherited
 from memory_integrations.layout import (
     DENSE,
@@ -397,6 +397,15 @@ class MemoryCollection:
             for id_, payload in zip(ids, payloads, strict=True)
         ]
 
+    def expect_embedding(self) -> None:
+        """See that the embedding works at all, where it did not take a text.
+
+        Raises:
+            EmbeddingError: It does not.
+        """
+        with embedding():
+            self.dense.embed_documents(["Hello."])
+
     @property
     def identity(self) -> dict[str, Any]:
         """What the collection records of how its vectors were made."""
@@ -515,12 +524,12 @@ def embedding() -> Iterator[None]:
     """What an embedding does not do, as an error of ours: many are services that fail in ways of their own.
 
     Raises:
-        StoreUnavailableError: It failed.
+        EmbeddingError: It failed.
     """
     try:
         yield
     except Exception as error:
-        raise StoreUnavailableError(
+        raise EmbeddingError(
             f"The embedding failed ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Nothing was stored "
             "or found; try again when it works."
         ) from error

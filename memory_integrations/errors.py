@@ -66,5 +66,9 @@ class StoreUnavailableError(StoreError):
     """A store cannot be reached, read or written."""
 
 
+class EmbeddingError(StoreUnavailableError):
+    """An embedding failed, or does not take a text; nothing of it was stored."""
+
+
 class ManagementError(MemoryIntegrationError):
     """Managing short-term memory failed; nothing was changed."""

@@ -585,9 +585,9 @@ class _OpenShelves:
     def __call__(self, scope: MemoryScope) -> FactShelf:
         with self._lock:
             found = self._shelves.get(scope)
-            if found is None:
-                found = self._shelves[scope] = FactShelf(self._journal, scope)
-            return found
+        made = found or FactShelf(self._journal, scope)  # it reads, which others need not wait for
+        with self._lock:
+            return self._shelves.setdefault(scope, made)
 
     def leave_to_parent(self) -> None:
         self._lock = threading.Lock()

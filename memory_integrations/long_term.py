@@ -336,8 +336,8 @@ class LongTermMemory:
             where: Only what meets these conditions.
             without: Ids of messages of this session that are left out, such as the question's own: it is what is most
                 like itself.
-            distinct: Leave out what says the same as a better hit, in the same words but for some around them; of an
-                assistant's echo and what the user said the latter is shown.
+            distinct: Leave out what says the same as a better hit in the same words, and an assistant's echo of it with
+                some words around them; of an echo and what the user said the latter is shown.
             explain: Say what each signal gave to a score.
 
         Returns:

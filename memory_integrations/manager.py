@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -19,13 +20,13 @@ from memory_integrations.archive import Archive, ArchiveReceipt, restore_archive
 from memory_integrations.arrival import arrived, expect_message, expect_text, says_something, utc_now, without_injected
 from memory_integrations.context import Context, assemble, defused
 from memory_integrations.copying import Progress
-from memory_integrations.decisions import (
-    undone,
-)
+from memory_integrations.decisions import Delete, undone
 from memory_integrations.delimiters import strip_injected
 from memory_integrations.doctor import Finding, examine
 from memory_integrations.errors import (
+    EmbeddingError,
     ManagementError,
+    MemoryIntegrationError,
     MessageError,
     PolicyError,
     ScopeError,
@@ -279,13 +280,13 @@ class MemoryManager:
         sessions = {message.session_id: self._of_session(message.session_id) for message in ready}
         # First: what cannot be brought back now raises before anything is stored.
         conversations = {session: memory.short_term for session, memory in sessions.items()}
-        owners = {str(memory.scope.owner): memory for memory in sessions.values()}
+        owners = {memory.scope.owner.tag: memory for memory in sessions.values()}
         turns: dict[str | None, int] = {}
         with ExitStack() as held:  # both memories have what threads add in the same order
             for _, owner in sorted(owners.items()):
                 held.enter_context(owner.long_term.held())
-            for name, owner in owners.items():
-                owner.long_term.store_messages(m for m in ready if str(sessions[m.session_id].scope.owner) == name)
+            for tag, owner in owners.items():
+                owner.long_term.store_messages(m for m in ready if sessions[m.session_id].scope.owner.tag == tag)
             for session, conversation in conversations.items():
                 said = [message for message in ready if message.session_id == session]
                 turns[session] = turns_ended(said, conversation.last)
@@ -328,15 +329,16 @@ class MemoryManager:
             elif said is message or says_something(said):
                 fresh.append(arrived(said, self.scope.session_id, now))
         self._open.sessions.claim(self.scope, fresh)
-        if fresh and (remember or self._open.memories.is_open):
-            fresh = self._as_recorded(fresh)
-        # What is stored already and was changed, perhaps to take something out of it, waits for nothing.
-        changed = any(memory.get(message.id or "") for message in fresh)
-        turns = turns_ended(fresh, memory.last)
-        ids = memory.extend(fresh)
-        if remember:
-            self._open.sessions.wait(self.scope, fresh)
-            self._store_waiting(unanswered=unanswered or changed)
+        with self.long_term.held():  # an erasure comes before or after: it must not be overwritten
+            if fresh and (remember or self._open.memories.is_open):
+                fresh = self._as_recorded(fresh)
+            # What is stored already and was changed, perhaps to take something out of it, waits for nothing.
+            changed = any(memory.get(message.id or "") for message in fresh)
+            turns = turns_ended(fresh, memory.last)
+            ids = memory.extend(fresh)
+            if remember:
+                self._open.sessions.wait(self.scope, fresh)
+                self._store_waiting(unanswered=unanswered or changed)
         self._open.sessions.release()
         self._manage_if_due(turns)
         return ids
@@ -362,9 +364,10 @@ class MemoryManager:
         """
         now, session = self._open.clock(), self.scope.session_id
         ready = [arrived(without_injected(expect_message(message)), session, now) for message in messages]
-        said = self._as_recorded([message for message in ready if says_something(message)])
-        self._open.sessions.wait(self.scope, said)
-        self._store_waiting(unanswered=True)
+        with self.long_term.held():  # an erasure comes before or after
+            said = self._as_recorded([message for message in ready if says_something(message)])
+            self._open.sessions.wait(self.scope, said)
+            self._store_waiting(unanswered=True)
 
     def get_context(
         self, query: str | None = None, max_tokens: int | None = 2000, *, recall: int = _RECALLED
@@ -544,7 +547,7 @@ class MemoryManager:
 
     def manage_in_background(self) -> Future[ManagementReceipt]:
         """Do what :meth:`manage_short_term` does off the reply path; :meth:`flush` waits for it."""
-        return self._open.work(lambda: self.apply(self._managing().plan()))
+        return self._open.work(lambda: self.apply(self._managing().plan()), background=True)
 
     def apply(self, plan: ManagementPlan) -> ManagementReceipt:
         """Carry a plan out. It is checked again first: what changed since it was made is left as it is.
@@ -606,8 +609,13 @@ class MemoryManager:
                     f"The receipt {receipt.number} of {self.scope} stands no more: what it says was taken back, erased "
                     "or forgotten since. Nothing was changed."
                 )
-            before = self._not_erased(receipt.entries_before)  # nothing, where it was read from the journal
             sources = {decision.entry_id for decision in receipt.decisions}
+            deleted = {decision.entry_id for decision in receipt.decisions if isinstance(decision, Delete)}
+            before = [  # nothing, where the receipt was read from the journal
+                entry
+                for entry in self._not_erased(receipt.entries_before)
+                if entry.id in deleted or conversation.why_gone(entry.id) != "deleted"
+            ]
             for event in reversed(receipt.fact_events):
                 if self.features.learnt_from(event) in sources:  # else facts were erased since, and count anew
                     self.features.undo(event)
@@ -643,18 +651,12 @@ class MemoryManager:
         whole = scope == scope.owner
         # First what may be refused: a journal can be damaged, and another process can hold the embedded engine.
         managed, features = (opened.managed_sessions(scope), self.features) if whole else ([scope], None)
-        told = [entry.message for conversation in sessions.within(scope) for entry in conversation.entries]
-        waiting = {one: sessions.waiting(one) for one in sessions.scopes_waiting(scope)}
-        for one, messages in waiting.items():
-            sessions.stored(one, messages)
-            told += messages
-        with self.long_term.held():  # nobody brings back meanwhile what is not erased everywhere yet
-            try:
-                memories = self.long_term.erase(None if whole else scope.session_id, told)
-            except BaseException:
-                for one, messages in waiting.items():
-                    sessions.wait(one, messages)
-                raise
+        with self.long_term.held():  # what is being told or brought back comes before or after
+            told = [entry.message for conversation in sessions.within(scope) for entry in conversation.entries]
+            waiting = {one: sessions.waiting(one) for one in sessions.scopes_waiting(scope)}
+            memories = self.long_term.erase(None if whole else scope.session_id, chain(told, *waiting.values()))
+            for one, messages in waiting.items():
+                sessions.stored(one, messages)
             forgotten = sessions.forget(scope)  # before what managing wrote down of them: it must not write it again
             if whole:  # one may have been managed for the first time meanwhile
                 managed = [*{*managed, *opened.managed_sessions(scope)}]
@@ -993,13 +995,40 @@ class MemoryManager:
 
     def _store_waiting(self, *, unanswered: bool) -> None:
         """Store what waits: whole exchanges, or with ``unanswered`` everything."""
-        stored = False
-        while not stored:  # where an erasure came in between, it goes on with what was told since
-            era, waiting = self.long_term.era, self._open.sessions.waiting(self.scope)
+        sessions = self._open.sessions
+        with self.long_term.held():  # an erasure comes before or after
+            waiting = sessions.waiting(self.scope)
             answers = (i for i in range(len(waiting) - 1, -1, -1) if waiting[i].role == "assistant" and waiting[i].text)
             ready = waiting if unanswered else waiting[: next(answers, -1) + 1]
-            stored = not ready or self.long_term.store_of(era, ready)
-        self._open.sessions.stored(self.scope, ready)
+            if not ready:
+                return
+            refused: dict[int, MemoryIntegrationError] = {}
+            try:
+                self.long_term.store_messages(ready)
+            except (EmbeddingError, MessageError):
+                self._open.memories.expect_embedding()  # else all of it waits
+                refused = dict(self._store_apart(ready))
+            sessions.stored(self.scope, [message for place, message in enumerate(ready) if place not in refused])
+            raise_first([sessions.refused(self.scope, ready[place], error) for place, error in refused.items()])
+
+    def _store_apart(self, messages: Sequence[Message], first: int = 0) -> Iterator[tuple[int, MemoryIntegrationError]]:
+        """Store messages in ever smaller parts, in order: one that is refused for what it says keeps no other from it.
+
+        Yields:
+            The places of those that are refused, and why.
+
+        Raises:
+            StoreError: None can be stored any more.
+        """
+        try:
+            self.long_term.store_messages(messages)
+        except (EmbeddingError, MessageError) as error:
+            if len(messages) == 1:
+                yield first, error
+                return
+            half = len(messages) // 2
+            yield from self._store_apart(messages[:half], first)
+            yield from self._store_apart(messages[half:], first + half)
 
     def _as_it_is(self) -> ShortTermMemory:
         """The conversation, also where it is still to be resumed: no store of memories is asked."""
@@ -1027,11 +1056,10 @@ class MemoryManager:
             )
 
     def _manage_if_due(self, new_turns: int) -> None:
+        """Manage where it is time; what fails of it is told by :meth:`flush`, since what was said is stored already."""
         every = self.short_term.policy.manage_every_n_turns
-        if every is None:
-            return
-        if self._open.sessions.is_due(self.scope, new_turns, every):
-            self.manage_in_background() if self._open.background else self.manage_short_term()
+        if every is not None and self._open.sessions.is_due(self.scope, new_turns, every):
+            self._open.work(lambda: self.apply(self._managing().plan()), background=self._open.background)
 
 
 def _begin_of_turn(messages: Sequence[Message]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import OrderedDict
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
     from qdrant_client import QdrantClient
 
+_log = logging.getLogger("memory_integrations")
 _FAILURES_KEPT = 100  # of what was done off the reply path
 _RECENT_USERS = 256  # whose facts stay in memory while nobody uses them
 
@@ -80,7 +82,7 @@ class OpenMemory:
         )
         self.places = _journal_place(journal_url, data_dir, self.journal), _place_of(data_dir, qdrant)
         self.stores = _name_of(data_dir, *self.places)
-        self.sessions = Sessions(self._begin, self._can_be_resumed)
+        self.sessions = Sessions(self._begin, self._comes_back)
         self._made_by = os.getpid()
         self._own_client: QdrantClient | None = None
         self._own_client_of = 0
@@ -146,8 +148,9 @@ class OpenMemory:
         """
         with self._lock:
             found = self._features.get(scope.owner)
-            if found is None:
-                found = self._features[scope.owner] = FeatureMemory(self.shelf, scope, self.counter)
+        made = found or FeatureMemory(self.shelf, scope, self.counter)  # it reads, which others need not wait for
+        with self._lock:
+            found = self._features.setdefault(scope.owner, made)
             self._recent[scope.owner] = found
             self._recent.move_to_end(scope.owner)
             if len(self._recent) > _RECENT_USERS:
@@ -165,14 +168,23 @@ class OpenMemory:
         for features in open_:
             features.refresh()
 
-    def work(self, job: Callable[[], ManagementReceipt]) -> Future[ManagementReceipt]:
-        """Do something off the reply path, one thing after the other."""
-        with self._lock:
-            if self._worker is None:
-                self._worker = ThreadPoolExecutor(1, thread_name_prefix="memory-manager")
-            done = self._worker.submit(job)
-            self._working = [*_to_be_told(self._working), done]
+    def work(self, job: Callable[[], ManagementReceipt], *, background: bool) -> Future[ManagementReceipt]:
+        """Do something, off the reply path one thing after the other, or now; errors are :meth:`finish_work`'s to tell.
+
+        What is done now and fails without an error says so in its receipt.
+        """
+        if background:
+            with self._lock:
+                if self._worker is None:
+                    self._worker = ThreadPoolExecutor(1, thread_name_prefix="memory-manager")
+                done = self._worker.submit(job)
+                self._working = [*_to_be_told(self._working), done]
             return done
+        done = _done(job)
+        if done.exception() is not None:
+            with self._lock:
+                self._working = [*_to_be_told(self._working), done]
+        return done
 
     def finish_work(self) -> None:
         """Wait for what is done off the reply path, and raise what failed of it.
@@ -219,12 +231,15 @@ class OpenMemory:
         memory.remember_managed(log.deleted(), log.compressed())
         return memory
 
-    def _can_be_resumed(self, scope: MemoryScope, conversation: ShortTermMemory) -> bool:
-        """Whether long-term memory would bring a conversation back as it is: tried, and compared."""
-        if not self.memories.is_open:
+    def _comes_back(self, scope: MemoryScope, conversation: ShortTermMemory) -> bool:
+        """Whether a conversation would come back as it is: told again, or from long-term memory, which is tried."""
+        told = conversation.told_again
+        if told is None and not self.memories.is_open:
             return False
         try:
             again = self._begin(scope)
+            if told is not None:
+                return told.issuperset(entry.id for entry in conversation.entries) and conversation.is_as_managed(again)
             self.resume(scope, again)
         except MemoryIntegrationError:
             return False
@@ -258,6 +273,17 @@ def raise_first(errors: Sequence[BaseException]) -> None:
         for other in others:
             first.add_note(f"And {type(other).__name__}: {other}")
         raise first
+
+
+def _done(job: Callable[[], ManagementReceipt]) -> Future[ManagementReceipt]:
+    """What a job gives, or the error that it ends in."""
+    done: Future[ManagementReceipt] = Future()
+    try:
+        done.set_result(job())
+    except Exception as error:
+        _log.error("managing short-term memory failed: %s", error)
+        done.set_exception(error)
+    return done
 
 
 def _to_be_told(working: Iterable[Future[ManagementReceipt]]) -> Iterator[Future[ManagementReceipt]]:

@@ -261,14 +261,14 @@ def rarity(term_frequencies: Iterable[int], messages: int) -> float:
 class Distinct:
     """Texts that were seen; says which of them another says again.
 
-    It does where the words of one stand in the other as they are, and are ``least`` or more of its words: "Noted: I
-    live in Lisbon." A word in between ("never", "not") or another one in a place (a name, a day) makes it another
-    statement, however alike they are.
+    It does in the same words; and as an assistant's echo of what somebody said, where the words of one stand in the
+    other as they are, and are ``least`` or more of its words: "Noted: I live in Lisbon." Whoever else says a word more
+    ("never", "only", another thousand) makes another statement, however alike the two are.
     """
 
     def __init__(self, least: float = 0.8) -> None:
         self._least = least
-        self._by_size: dict[int, list[tuple[str, Any]]] = {}
+        self._by_size: dict[int, list[tuple[str, bool, Any]]] = {}
 
     def twin_of(self, words: Sequence[str], role: str | None, key: Any) -> Any | None:
         """The key of a text seen before that says the same as this one; None where there is none.
@@ -276,13 +276,14 @@ class Distinct:
         Then this one is seen from now on, under its key. A text of no words has no twin.
         """
         count, texts = len(words), [f" {' '.join(reading)} " for reading in _readings(words, role)]
+        is_answer = role == "assistant"
         if not count:
             return None
         for size in range(ceil(self._least * count), int(count / self._least) + 1):
-            for seen, twin in self._by_size.get(size, ()):
-                if any(seen in text or text in seen for text in texts):
+            for seen, was_answer, twin in self._by_size.get(size, ()):
+                if seen in texts or (is_answer != was_answer and any(seen in text or text in seen for text in texts)):
                     return twin
-        self._by_size.setdefault(count, []).extend((text, key) for text in texts)
+        self._by_size.setdefault(count, []).extend((text, is_answer, key) for text in texts)
         return None
 
 

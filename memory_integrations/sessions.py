@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
-from memory_integrations.errors import ScopeError
+from memory_integrations.errors import MemoryIntegrationError, ScopeError
 from memory_integrations.forks import inherited
 from memory_integrations.messages import Message
 from memory_integrations.scopes import MemoryScope
@@ -17,6 +17,7 @@ _CLAIMED = 20_000  # of so many messages it is known whose they are
 _UNIQUE = 16  # characters of an id that nobody else's message has by chance
 _KEPT = 1000  # conversations that nobody holds stay in memory
 _RELEASED_KNOWN = 100_000  # of so many that went it is known that they are to come back
+_TRIES = 3  # to store a message that is refused for what it says
 _AT_ONCE = 2  # looked at by one call, so that they become fewer again
 
 
@@ -25,16 +26,16 @@ class Sessions:
 
     Args:
         begin: Makes the conversation of a scope, as it was managed.
-        can_be_resumed: Whether what was said in a conversation can be brought back, and no more than that.
+        comes_back: Whether a conversation that is let go of comes back as it is: told again, or from long-term memory.
     """
 
     def __init__(
         self,
         begin: Callable[[MemoryScope], ShortTermMemory],
-        can_be_resumed: Callable[[MemoryScope, ShortTermMemory], bool],
+        comes_back: Callable[[MemoryScope, ShortTermMemory], bool],
     ) -> None:
         self._begin = begin
-        self._can_be_resumed = can_be_resumed
+        self._comes_back = comes_back
         self._lock = threading.Lock()
         self._held: WeakValueDictionary[MemoryScope, ShortTermMemory] = WeakValueDictionary()
         self._recent: OrderedDict[MemoryScope, ShortTermMemory] = OrderedDict()
@@ -42,13 +43,14 @@ class Sessions:
         self._released: OrderedDict[MemoryScope, None] = OrderedDict()
         self._turns: dict[MemoryScope, int] = {}
         self._waiting: dict[MemoryScope, list[Message]] = {}
+        self._refused: dict[int, int] = {}  # how often, by the identities of messages that wait
         self._claimed: OrderedDict[tuple[str | None, str | None, int], str] = OrderedDict()
         inherited(self)
 
     def leave_to_parent(self) -> None:
         """In a forked process: the lock is the parent's, and so is what waits: it may be erased there meanwhile."""
         self._lock = threading.Lock()
-        self._waiting = {}
+        self._waiting, self._refused = {}, {}
 
     def of(self, scope: MemoryScope) -> ShortTermMemory:
         """The one conversation of a scope in this process; for how long: see :meth:`release`.
@@ -112,7 +114,7 @@ class Sessions:
             with self._lock:
                 if conversation.revision != revision or self._must_stay(scope, conversation):
                     continue
-                comes_back = not conversation.is_told_again and (len(conversation) > 0 or conversation.to_be_resumed)
+                comes_back = conversation.told_again is None and (len(conversation) > 0 or conversation.to_be_resumed)
                 self._recent.pop(scope, None)
                 alive = ref(conversation)
                 del conversation
@@ -132,9 +134,7 @@ class Sessions:
     def _can_go(self, scope: MemoryScope, conversation: ShortTermMemory) -> bool:
         if conversation.to_be_resumed or conversation.is_blank:
             return True  # it was not used since it came back, or since it was cleared
-        if conversation.is_told_again:
-            return not any(entry.pinned for entry in conversation.entries)
-        return self._can_be_resumed(scope, conversation)
+        return self._comes_back(scope, conversation)
 
     def is_due(self, scope: MemoryScope, new_turns: int, every: int) -> bool:
         """Count turns of a conversation; whether ``every`` of them are full, after which it counts anew."""
@@ -182,10 +182,28 @@ class Sessions:
         """Note that messages wait no longer."""
         done = set(map(id, messages))
         with self._lock:
+            for message in done.intersection(self._refused):
+                del self._refused[message]
             left = [message for message in self._waiting.get(scope, ()) if id(message) not in done]
             self._waiting.pop(scope, None)
             if left:
                 self._waiting[scope] = left
+
+    def refused(self, scope: MemoryScope, message: Message, error: MemoryIntegrationError) -> MemoryIntegrationError:
+        """Note that a message was refused for what it says; after some tries it waits no longer.
+
+        Returns:
+            The error that says so.
+        """
+        with self._lock:
+            tries = self._refused[id(message)] = self._refused.get(id(message), 0) + 1
+        if tries < _TRIES:
+            return error
+        self.stored(scope, [message])
+        return type(error)(
+            f"The message {message.id!r} of {scope} was refused {tries} times while others could be stored, and stays "
+            f"out of long-term memory from now on. {error}"
+        )
 
     def scopes_waiting(self, within: MemoryScope | None = None) -> list[MemoryScope]:
         """The conversations of which something waits, of a scope or of all."""

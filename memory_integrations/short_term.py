@@ -79,8 +79,8 @@ class ShortTermMemory:
         self._revision = 0
         self.attached: dict[str, Any] = {}
         """What components that use the conversation know of it besides; once something was said, it stays with that."""
-        self.is_told_again = False
-        """Whether whoever keeps the conversation tells it again at each turn, so that this need not keep it."""
+        self.told_again: frozenset[str] | None = None
+        """What whoever keeps the conversation tells again at each turn, by ids, so that this need not keep it."""
         self.to_be_resumed = False
         """Whether long-term memory has what belongs here; its owner brings it back at the first use."""
         self._views: dict[int | None, tuple[datetime | None, View]] = {}
@@ -252,6 +252,9 @@ class ShortTermMemory:
         """Make these the entries, in this order: the way back from a change."""
         with self._lock:
             self._entries = OrderedDict((entry.id, entry) for entry in entries)
+            for entry_id in self._entries:  # what is here is not gone
+                self._gone.pop(entry_id, None)
+                self._gone_before.pop(entry_id, None)
             self._tokens = sum(entry.tokens for entry in self._entries.values())
             self._changed()
 
@@ -292,10 +295,27 @@ class ShortTermMemory:
                 return gone is not None and (gone[0] == "deleted" or gone[1] == hash(message.text))
             return _says_the_same(entry.original or entry.message, message)
 
+    def why_gone(self, entry_id: str) -> DropReason | None:
+        """Why an entry that was here is not any more; None where it is here, or is not known."""
+        if entry_id in self._entries:
+            return None
+        gone = self._gone.get(entry_id) or self._gone_before.get(entry_id)
+        return gone[0] if gone else None
+
     @property
     def is_blank(self) -> bool:
         """Whether nothing was said since it began, or was cleared."""
         return not (self._entries or self._gone or self._gone_before)
+
+    def is_as_managed(self, again: ShortTermMemory) -> bool:
+        """Whether all that was done to its entries is what managing did, of which another one was told."""
+        with self._lock:
+            gone = {**self._gone_before, **self._gone}
+            deleted = {id_ for id_, (reason, _) in gone.items() if reason == "deleted"}
+            return deleted <= again._gone.keys() and all(
+                not entry.pinned and again._as_managed(_as_said(entry)).message == entry.message
+                for entry in self._entries.values()
+            )
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -355,7 +375,7 @@ class ShortTermMemory:
         gone = {
             entry.id: reason
             for entry in entries
-            if (reason := self._why_gone(entry.id)) in ("deleted", "expired") and entry.id != latest
+            if (reason := self.why_gone(entry.id)) in ("deleted", "expired") and entry.id != latest
         }
         shown = [entry for entry in entries if entry.id not in gone]
 
@@ -488,12 +508,6 @@ class ShortTermMemory:
             self.has_forgotten = self.has_forgotten or bool(self._gone_before)
             self._gone, self._gone_before = {}, self._gone
 
-    def _why_gone(self, entry_id: str) -> DropReason | None:
-        if entry_id in self._entries:
-            return None
-        gone = self._gone.get(entry_id) or self._gone_before.get(entry_id)
-        return gone[0] if gone else None
-
     def _valid_until(self, entries: Sequence[Entry], now: datetime) -> datetime | None:
         """When the next entry expires."""
         if self.policy.max_age is None:
@@ -503,6 +517,11 @@ class ShortTermMemory:
         except OverflowError:  # an age that no entry can reach
             return None
         return min((moment for moment in ages if moment >= now), default=None)
+
+
+def _as_said(entry: Entry) -> Entry:
+    """The entry before it was compressed."""
+    return replace(entry, message=entry.original or entry.message, original=None)
 
 
 def _says_the_same(message: Message, other: Message) -> bool:

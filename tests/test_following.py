@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from strategies import Clock
 
 from memory_integrations import (
+    EmbeddingError,
     LongTermMemory,
     MemoryManager,
     Message,
@@ -207,6 +208,60 @@ def test_a_write_that_failed_waits_and_is_done_next_time(manager: OpenManager, m
     assert stored(memory) == [message.id for message in said]
 
 
+class Filtered(StaticEmbeddings):
+    """A service that does not take every text, and may be away."""
+
+    away = False
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        if self.away:
+            raise ConnectionError("no route to host")
+        if any("knife" in text for text in texts):
+            raise ValueError("400 content_filter")
+        return super().embed_documents(texts)
+
+
+def test_p8_a_message_that_no_embedding_takes_keeps_no_other_from_being_remembered(manager: OpenManager) -> None:
+    memory = manager(embeddings=Filtered())
+    said = ["Hello.", "Where is my bread knife?", "I live in Lisbon.", "I play the oboe.", "I swim.", "I read."]
+    errors = []
+    for number, text in enumerate(said):
+        try:
+            memory.follow([Message("user", text, id=f"q{number}"), Message("assistant", "Yes.", id=f"a{number}")])
+        except EmbeddingError as error:
+            errors.append(str(error))
+    assert stored(memory) == [f"{side}{number}" for number in range(6) for side in "qa" if (side, number) != ("q", 1)]
+    assert len(errors) == 3 and all("content_filter" in error for error in errors)
+    assert "'q1' of user:ann/session:s1 was refused 3 times while others could be stored, and stays out" in errors[-1]
+    memory.close()
+
+
+def test_p8_nothing_is_given_up_while_the_embedding_is_away(manager: OpenManager) -> None:
+    service = Filtered()
+    memory = manager(embeddings=service)
+    memory.long_term.open()
+    service.away = True
+    said = talk(6)
+    for turn in range(0, 12, 2):
+        with pytest.raises(EmbeddingError, match="no route to host"):
+            memory.follow(said[turn : turn + 2])
+    service.away = False
+    memory.flush()
+    assert stored(memory) == [message.id for message in said]
+
+
+def test_p8_a_message_that_is_no_json_keeps_no_other_from_being_remembered(manager: OpenManager) -> None:
+    memory = manager()
+    bad = Message("user", "Hi", id="bad", metadata={"x": object()})
+    with pytest.raises(MessageError, match="not JSON"):
+        memory.follow([bad, Message("assistant", "Yes.", id="a")])
+    for _ in range(2):
+        with pytest.raises(MessageError, match="not JSON"):
+            memory.flush()
+    assert memory.follow([bad, *talk(1)]) == ["q0", "a0"]
+    assert stored(memory) == ["a", "q0", "a0"]
+
+
 def test_remember_false_stores_nothing_ever(manager: OpenManager) -> None:
     memory = manager()
     memory.follow(talk(1), remember=False)
@@ -312,22 +367,44 @@ def test_p24_an_erasure_waits_for_a_write_under_way(manager: OpenManager, scope:
     assert stored(memory) == []
 
 
-def test_p24_what_was_about_to_be_written_is_not_written_after_an_erasure(
-    manager: OpenManager, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("call", ["follow", "remember", "flush"])
+@pytest.mark.parametrize("how", ["erase", "erase the session", "delete"])
+def test_p24_what_is_removed_while_the_conversation_is_told_again_stays_away(
+    manager: OpenManager, monkeypatch: pytest.MonkeyPatch, call: str, how: str
 ) -> None:
-    memory = manager()
-    real = LongTermMemory.store_of
-    erased: list[int] = []
+    """It was seen that the messages are not deleted; another thread's deletion comes before they are written."""
+    memory, said = manager(), talk(1)
+    memory.follow(said)
+    ids = [hit.id for hit in memory.search_long_term("Question about tea", 9)]
+    memory.close()
+    memory = manager()  # it knows nothing of the conversation
+    if call == "flush":
+        memory._open.sessions.wait(memory.scope, said)
 
-    def erase_first(self: LongTermMemory, era: int, messages: Any) -> bool:
-        if not erased:  # another thread's erasure comes in between
-            erased.append(memory.for_scope("user:ann").erase().messages)
-        return real(self, era, messages)
+    def remove() -> None:
+        if how == "delete":
+            memory.for_scope("user:ann").long_term.delete(ids)
+        else:
+            memory.for_scope("user:ann" if how == "erase" else "user:ann/session:s1").erase()
 
-    monkeypatch.setattr(LongTermMemory, "store_of", erase_first)
-    memory.follow(talk(1))
-    assert erased == [2]
-    assert stored(memory) == held(memory) == []
+    removing = threading.Thread(target=remove)
+    real = LongTermMemory.store_messages
+
+    def meanwhile(self: LongTermMemory, messages: Any) -> list[str]:
+        removing.start()
+        removing.join(0.3)
+        return real(self, messages)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LongTermMemory, "store_messages", meanwhile)
+        if call == "flush":
+            memory.flush()
+        else:
+            getattr(memory, call)(said)
+    removing.join(10)
+    assert stored(memory) == []
+    memory.flush()
+    assert stored(memory) == []
 
 
 def test_p24_an_erasure_that_is_refused_leaves_what_waits(

@@ -543,6 +543,20 @@ def test_what_differs_in_one_word_is_another_memory(
 
 
 @pytest.mark.parametrize(
+    ("said", "later"),
+    [
+        ("Call me after nine on Monday", "Never call me after nine on Monday"),
+        ("My budget for it is 500", "My budget for it is 500 000"),
+        ("You may share my address with Bob", "You may share my address with Bob only"),
+    ],
+)
+def test_what_somebody_says_with_a_word_more_is_another_memory(manager: MemoryManager, said: str, later: str) -> None:
+    manager.add_turn(said, "I see.")
+    manager.add_turn(later, "All right.")
+    assert {f"8 May 2025 user: {text}" for text in (said, later)} <= set(texts(manager, said))
+
+
+@pytest.mark.parametrize(
     "echo",
     [
         "You live in the old town of Lisbon.",

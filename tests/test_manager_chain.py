@@ -42,7 +42,7 @@ from memory_integrations import (
     ToolCall,
 )
 from memory_integrations.decisions import says_what
-from memory_integrations.journal import JsonlJournal
+from memory_integrations.journal import JsonlJournal, JsonlScopeJournal
 from memory_integrations.manager_chain import NOSTREAM, ManagerReply, build_manager_chain
 from memory_integrations.policies import evictable
 from memory_integrations.replies import normalised_key, read_reply
@@ -917,3 +917,44 @@ def test_failures_in_the_background_that_nobody_asks_for_are_bounded(manager: Op
     with pytest.raises(ManagementError, match="RuntimeError: down") as caught:
         memory.flush()
     assert 90 < len(caught.value.__notes__) < 110
+
+
+def test_p8_a_turn_whose_managing_fails_is_added_and_the_failure_told_later(
+    manager: OpenManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told that a turn was not added adds it again."""
+    memory = manager(None, replace(ALWAYS, manage_every_n_turns=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(JsonlScopeJournal, "append", lambda *_: (_ for _ in ()).throw(StoreUnavailableError("disk full")))
+        memory.add_turn("My name is John.", "Hello John.")
+    assert [entry.content for entry in memory.short_term.entries] == ["My name is John.", "Hello John."]
+    with pytest.raises(StoreUnavailableError, match="disk full"):
+        memory.flush()
+    memory.flush()
+    assert memory.long_term.count() == 2
+
+
+def test_p24_undo_brings_nothing_back_that_was_deleted_by_hand(manager: OpenManager) -> None:
+    memory = told(manager(None))
+    long = memory.short_term.add("The attic has a window. " * 100)
+    for text in ("And what of the cellar?", "And of the garden?"):
+        memory.short_term.add(text)
+    receipt = memory.apply(ManagementPlan(decisions=(Compress(long, "The attic has a window."),), source="llm"))
+    assert receipt.decisions, receipt.skipped
+    assert memory.short_term.delete(long)
+    memory.undo(receipt)
+    assert memory.short_term.get(long) is None
+    assert "attic" not in memory.get_context().combined
+
+
+def test_what_undo_brought_back_is_not_known_as_gone(manager: OpenManager) -> None:
+    """A framework that sets its history anew tells it again: then it is there again."""
+    memory = manager(None, replace(ALWAYS, min_entries=1))
+    said = [Message("user", "Hello!", id="m0"), Message("user", "I play the oboe.", id="m1")]
+    memory.follow([*said, Message("user", "What else?", id="m2")])
+    receipt = memory.apply(ManagementPlan(decisions=(Delete("m0", "a greeting"),), source="llm"))
+    assert memory.short_term.get("m0") is None
+    memory.undo(receipt)
+    memory.short_term.arrange(["m1", "m2"])
+    assert memory.follow(said) == ["m0"]
+    assert memory.short_term.get("m0") is not None

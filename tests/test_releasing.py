@@ -239,7 +239,7 @@ def test_what_is_told_again_at_each_turn_is_not_kept_between(memory: MemoryManag
         Message("assistant", "It is sunny.", id="m3", created_at=START),
     ]
     ann = memory.for_scope("user:ann/session:1")
-    ann.short_term.is_told_again = True
+    ann.short_term.told_again = frozenset(f"m{number}" for number in range(4))
     ann.follow(state)
     del ann
     before = alive(ShortTermMemory)

@@ -6,6 +6,7 @@ What a write leaves undone waits in this process, and the next reading or writin
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
@@ -13,6 +14,7 @@ from hashlib import blake2b
 from langchain_core.messages import BaseMessage
 
 from memory_integrations.errors import MemoryIntegrationError, StoreUnavailableError
+from memory_integrations.forks import inherited
 from memory_integrations.langchain.messages import from_langchain
 from memory_integrations.short_term import ShortTermMemory
 
@@ -24,6 +26,8 @@ class _Backed:
     """What this process knows of a session's backing, which may keep no ids, and may fail to be written."""
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
+        """Held for a moment only, also on an event loop: what manages the conversation holds that for much longer."""
         self.tried: list[BaseMessage] = []
         """What a write failed for; some of it may be there."""
         self.untried: list[BaseMessage] = []
@@ -33,6 +37,11 @@ class _Backed:
         self.ids: dict[tuple[str, int], str] = {}
         """The ids that messages have here, by what they say and for which time."""
         self.writes = 0
+        inherited(self)
+
+    def leave_to_parent(self) -> None:
+        """In a forked process: the lock is the parent's."""
+        self.lock = threading.Lock()
 
 
 _ATTACHED = "langchain backing"
@@ -57,12 +66,11 @@ class Writing:
         self._backing = backing
         self._planned = False
         self._memory = memory
-        with memory.held():
-            known: _Backed = memory.attached.setdefault(_ATTACHED, _Backed())
-            self._known = known
-            # Taken, so that no two write the same; what was erased since is written no more.
-            self._tried, known.tried = [m for m in known.tried if _is_known(memory, m)], []
-            self._untried, known.untried = [*(m for m in known.untried if _is_known(memory, m)), *added], []
+        self._known: _Backed = memory.attached.setdefault(_ATTACHED, _Backed())
+        with self._known.lock:  # taken, so that no two write the same
+            self._tried, self._known.tried = self._known.tried, []
+            self._untried, self._known.untried = self._known.untried, []
+        self._added = added
 
     @property
     def whole(self) -> list[BaseMessage]:
@@ -76,7 +84,10 @@ class Writing:
         kept = {message.id for message in whole if message.id}
         self._counts = Counter(text for text in said if text)
         self._writes = known.writes
-        with self._memory.held():
+        # What was erased since is written no more.
+        self._tried = [message for message in self._tried if _is_known(self._memory, message)]
+        self._untried = [message for message in self._untried if _is_known(self._memory, message)]
+        with known.lock:
             before = Counter(known.counts)
             for message in self._tried:
                 text = _said(message)
@@ -89,7 +100,7 @@ class Writing:
                     self.missing.append(message)
         self.earlier = by_id(self._named(whole, said))
         there = {message.id: message for message in (*self.earlier, *self.missing)}
-        for message in self._untried:
+        for message in (*self._untried, *self._added):
             if message.id not in there or _said(there[message.id]) != _said(message):
                 self.missing.append(message)
                 there[message.id] = message
@@ -101,7 +112,7 @@ class Writing:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         known = self._known
-        with self._memory.held():
+        with known.lock:
             if error is None:
                 alone = known.writes == self._writes
                 for message in () if self._keeps_ids else self.missing:
@@ -115,7 +126,7 @@ class Writing:
                 known.tried, known.counts = [*self.missing, *known.tried], self._counts
             else:
                 known.tried = [*self._tried, *known.tried]
-                known.untried = [*self._untried, *known.untried]
+                known.untried = [*self._untried, *self._added, *known.untried]
         if isinstance(error, Exception) and not isinstance(error, MemoryIntegrationError):
             raise StoreUnavailableError(
                 f"The backing {self._backing} could not be read or written ({error}). What it lacks is "

@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_core.messages import (
     AIMessage,
+    AnyMessage,
     BaseMessage,
     BaseMessageChunk,
     ChatMessage,
@@ -21,8 +22,10 @@ from langchain_core.messages import (
 from memory_integrations.messages import SUMMARY, Message, ToolCall, as_unicode
 
 _ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool"}
+_SOURCE, _SUMMARIZATION = "lc_source", "summarization"
+"""What LangChain marks its summaries by."""
 _SUMMARY = "Here is a summary of the conversation to date:\n\n"
-"""What older releases of LangChain mark theirs by, and by nothing else."""
+"""How they begin."""
 _CALL_BLOCKS = frozenset(("tool_call", "invalid_tool_call", "tool_use", "function_call"))
 """Types of content blocks that are calls: LangChain's own, Anthropic's and OpenAI's."""
 
@@ -76,11 +79,23 @@ def all_to_langchain(messages: Iterable[Message]) -> list[BaseMessage]:
 
 
 def is_summary(message: BaseMessage) -> bool:
-    """Whether a message is a summary of older ones, and nothing that the user said."""
-    if not isinstance(message, HumanMessage):
-        return False
-    marked = message.additional_kwargs.get("lc_source") == "summarization"
-    return marked or (isinstance(message.content, str) and message.content.startswith(_SUMMARY))
+    """Whether a message is marked as a summary of older ones, and so is nothing that the user said.
+
+    By its mark alone: a user may say anything.
+    """
+    return isinstance(message, HumanMessage) and message.additional_kwargs.get(_SOURCE) == _SUMMARIZATION
+
+
+def with_summary_marked(messages: Sequence[AnyMessage]) -> Sequence[AnyMessage]:
+    """An agent's messages; where its first one reads as a summary, marked as that.
+
+    For LangChain before 1.2.6, which does not mark its summaries. It puts them first.
+    """
+    first = messages[0] if messages else None
+    if not isinstance(first, HumanMessage) or not str(first.content).startswith(_SUMMARY):
+        return messages
+    mark = {**first.additional_kwargs, _SOURCE: _SUMMARIZATION}
+    return [first.model_copy(update={"additional_kwargs": mark}), *messages[1:]]
 
 
 def extended(message: BaseMessage, text: str) -> BaseMessage:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any, Literal
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
@@ -15,13 +17,20 @@ from memory_integrations.context import Context
 from memory_integrations.delimiters import MEMORY_NOTE, delimit
 from memory_integrations.errors import MemoryIntegrationError, ScopeError, StoreError
 from memory_integrations.langchain import identity
-from memory_integrations.langchain.messages import all_to_langchain, extended, from_langchain, is_summary
+from memory_integrations.langchain.messages import (
+    all_to_langchain,
+    extended,
+    from_langchain,
+    is_summary,
+    with_summary_marked,
+)
 from memory_integrations.manager import MemoryManager
 from memory_integrations.messages import Message
 from memory_integrations.tokens import check_budget
 
 _log = logging.getLogger("memory_integrations")
 
+_MARKS_SUMMARIES = tuple(map(int, re.findall(r"\d+", version("langchain"))[:3])) >= (1, 2, 6)
 _NEWEST = 2_000  # messages of a thread that are followed; older ones were, when they were new
 
 Placement = Literal["user", "last", "system"]
@@ -154,9 +163,9 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], Any]):
 
     def _follow(self, memory: MemoryManager, messages: Sequence[Message]) -> None:
         if self.remember:
-            memory.short_term.is_told_again = True
-            said = [message for message in messages if not is_summary(message.raw)]
-            memory.follow(said[-_NEWEST:], unanswered=True)
+            said = [message for message in messages if not is_summary(message.raw)][-_NEWEST:]
+            memory.short_term.told_again = frozenset(message.id for message in said if message.id)
+            memory.follow(said, unanswered=True)
 
     def _remember_answer(self, memory: MemoryManager, state: AgentState[Any]) -> None:
         """Remember a structured answer: what stands in the conversation is the call of its schema, without text."""
@@ -189,6 +198,8 @@ class _Reader:
         self._read: dict[int, Message] = {}
 
     def all(self, messages: Sequence[AnyMessage]) -> list[Message]:
+        if not _MARKS_SUMMARIES:
+            messages = with_summary_marked(messages)
         for message in messages:
             if id(message) not in self._read:
                 self._read[id(message)] = from_langchain(message)

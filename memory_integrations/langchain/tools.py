@@ -106,15 +106,16 @@ def _tool(function: Callable[..., Any], **options: Any) -> BaseTool:
 
 
 def _told(call: Callable[[], _Result]) -> _Result:
-    """What a call gives; where it fails, the model is told why, and can tell the user."""
+    """What a call gives; where it fails, the model is told what of it is about its arguments, and can tell the user."""
     try:
         return call()
     except ScopeError:
         raise
     except MemoryIntegrationError as error:
-        if not isinstance(error, ValueError):  # which is about the model's arguments
-            _log.error("a memory tool failed: %s", error)
-        raise ToolException(f"Not done: {error}") from error
+        if isinstance(error, ValueError):
+            raise ToolException(f"Not done: {error}") from error
+        _log.error("a memory tool failed: %s", error)  # where stores are is nobody's business but the operator's
+        raise ToolException("Not done: the memory cannot be reached now. Try again later.") from error
 
 
 def _latest_user_message(state: Any) -> str | None:

@@ -433,7 +433,8 @@ def test_a_store_that_fails_is_told_to_the_model_and_logged(
             ("forget_fact", {"key": "k"}),
             ("search_memory", {"query": "k"}),
         )
-    assert [(message.content, message.status) for message in told] == [("Not done: no disk", "error")] * 3
+    away = "Not done: the memory cannot be reached now. Try again later."
+    assert [(message.content, message.status) for message in told] == [(away, "error")] * 3
     assert caplog.text.count("no disk") == 3
 
 
@@ -442,7 +443,7 @@ def test_facts_that_cannot_be_read_are_told_to_the_model(memory: MemoryManager, 
     (tmp_path / "journal" / f"{MemoryScope('ann').storage_key}.jsonl").mkdir(parents=True)  # which is no file
     told = run(memory, ("remember_fact", {"key": "k", "value": 1}), ("forget_fact", {"key": "k"}))
     assert [message.status for message in told] == ["error"] * 2
-    assert all("cannot be read or written" in str(message.content) for message in told)
+    assert not any(str(tmp_path) in str(message.content) for message in told), "where stores are is nobody's business"
 
 
 def test_after_an_error_the_agent_goes_on(memory: MemoryManager, monkeypatch: pytest.MonkeyPatch) -> None:

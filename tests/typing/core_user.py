@@ -12,6 +12,7 @@ from memory_integrations import (
     Context,
     Delete,
     Dropped,
+    EmbeddingError,
     EmbeddingMismatchError,
     Entry,
     EraseReceipt,
@@ -146,6 +147,8 @@ def errors(memory: MemoryManager) -> str:
         memory.get_context(max_tokens=-1)
     except (BudgetError, FactError, FilterError, MessageError, PolicyError, ScopeError) as error:
         return f"an argument: {error}"
+    except EmbeddingError as error:
+        return f"the embedding: {error}"
     except (StoreLockedError, StoreCorruptedError, StoreUnavailableError, EmbeddingMismatchError) as error:
         return f"a store: {error}"
     except (StoreError, ManagementError, MemoryIntegrationError) as error:
