@@ -388,15 +388,18 @@ def test_p24_what_is_removed_while_the_conversation_is_told_again_stays_away(
             memory.for_scope("user:ann" if how == "erase" else "user:ann/session:s1").erase()
 
     removing = threading.Thread(target=remove)
-    real = LongTermMemory.store_messages
+    owner, name = (memory._open.sessions, "waiting") if call == "flush" else (memory, "_as_recorded")
+    real = getattr(owner, name)
 
-    def meanwhile(self: LongTermMemory, messages: Any) -> list[str]:
-        removing.start()
-        removing.join(0.3)
-        return real(self, messages)
+    def meanwhile(*args: Any) -> Any:
+        found = real(*args)
+        if threading.current_thread() is not removing and removing.ident is None:
+            removing.start()
+            removing.join(0.3)
+        return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(LongTermMemory, "store_messages", meanwhile)
+        patch.setattr(owner, name, meanwhile)
         if call == "flush":
             memory.flush()
         else:

@@ -37,6 +37,7 @@ from memory_integrations import (
     StoreUnavailableError,
     TokenCounter,
 )
+from memory_integrations.journal import JsonlJournal
 from memory_integrations.views import BudgetWarning
 
 SESSION = "user:ann/session:1"
@@ -596,3 +597,25 @@ def test_what_is_no_plan_or_receipt_changes_nothing(manager: MemoryManager) -> N
         for given in ("x", None, wrong):
             with pytest.raises(ManagementError, match=f"expected a Management{name}. Nothing was changed"):
                 change(given)
+
+
+def test_nobody_waits_for_the_facts_of_another(manager: MemoryManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ann's journal is long, or her database far away: Bob's facts are there at once."""
+    manager.for_scope("user:bob").set_fact("city", "Rome")
+    manager.close()
+    is_read, go_on = threading.Event(), threading.Event()
+    real = JsonlJournal.open
+
+    def slow(self: JsonlJournal, scope: MemoryScope, *listeners: Any) -> Any:
+        if scope.user_id == "ann":
+            is_read.set()
+            assert go_on.wait(10)
+        return real(self, scope, *listeners)
+
+    monkeypatch.setattr(JsonlJournal, "open", slow)
+    with ThreadPoolExecutor(2) as pool:
+        reading = pool.submit(manager.for_scope("user:ann").get_fact, "city")
+        assert is_read.wait(10)
+        assert pool.submit(manager.for_scope("user:bob").get_fact, "city").result(5) == "Rome"
+        go_on.set()
+        assert reading.result(10) is None

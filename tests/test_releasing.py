@@ -252,6 +252,51 @@ def test_what_is_told_again_at_each_turn_is_not_kept_between(memory: MemoryManag
     assert memory.for_scope("user:ann/session:1").long_term.count() == 2, "nothing twice"
 
 
+@pytest.mark.parametrize("how", ["said besides", "deleted by hand", "compressed by hand", "pinned"])
+def test_of_a_conversation_that_is_told_again_what_was_done_besides_stays(memory: MemoryManager, how: str) -> None:
+    """An agent's thread that a chat history is added to, or of which the user had something deleted."""
+    state = [
+        Message("user", "My PIN is 4711, which I chose long ago for a reason.", id="m0", created_at=START),
+        Message("assistant", "Noted.", id="m1", tool_calls=(ToolCall("c1", "note"),), created_at=START),
+        Message("tool", "Written", id="m2", tool_call_id="c1", created_at=START),
+    ]
+    ann = memory.for_scope("user:ann/session:1")
+    ann.short_term.told_again = frozenset(("m0", "m1", "m2"))
+    ann.follow(state)
+    if how == "said besides":
+        ann.add_turn("I play the oboe.", "Nice.")
+    elif how == "deleted by hand":
+        ann.short_term.delete("m0")
+    elif how == "compressed by hand":
+        ann.short_term.compress_entry("m0", "A PIN.")
+    else:
+        ann.short_term.pin("m0")
+    before = ann.short_term.entries
+    del ann
+    others(memory)
+    again = memory.for_scope("user:ann/session:1")
+    again.follow(state)
+    assert again.short_term.entries == before
+
+
+def test_a_conversation_that_is_told_again_goes_as_it_was_managed(memory: MemoryManager) -> None:
+    """What managing did is in its journal, and holds when it is told again."""
+    state = [Message("user", f"This is said for the time number {n}. " * 9, id=f"m{n}") for n in range(6)]
+    ann = memory.for_scope("user:ann/session:1")
+    ann.short_term.told_again = frozenset(message.id or "" for message in state)
+    ann.follow(state)
+    decisions = (Delete("m0", "old"), Compress("m1", "Said."))
+    assert len(ann.apply(ManagementPlan(decisions=decisions, source="llm")).decisions) == 2
+    del ann
+    before = alive(ShortTermMemory)
+    others(memory)
+    assert alive(ShortTermMemory) <= before + KEPT
+    again = memory.for_scope("user:ann/session:1")
+    again.follow(state)
+    assert [entry.content for entry in again.short_term.entries][:1] == ["Said."]
+    assert len(again.short_term) == 5
+
+
 def test_who_only_searches_begins_no_conversation(memory: MemoryManager) -> None:
     before = alive(ShortTermMemory)
     for number in range(30):

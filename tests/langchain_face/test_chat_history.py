@@ -503,6 +503,30 @@ async def test_p35_no_store_is_opened_or_written_in_the_loop(
     assert not any(in_loop)
 
 
+async def test_p35_the_loop_waits_for_no_conversation_that_is_being_managed(memory: MemoryManager) -> None:
+    """Managing holds the conversation while it writes to a journal, which may be far away."""
+    backing = InMemoryChatMessageHistory()
+    history = ShortTermChatMessageHistory(memory, "s", backing=backing)
+    await history.aadd_messages([HumanMessage("One", id="m1")])
+    is_held, go_on = threading.Event(), threading.Event()
+    came_to_it: list[bool] = []
+
+    def manage() -> None:
+        with history.memory.short_term.held():
+            is_held.set()
+            came_to_it.append(go_on.wait(5))
+
+    managing = threading.Thread(target=manage)
+    managing.start()
+    assert is_held.wait(10)
+    adding = asyncio.create_task(history.aadd_messages([HumanMessage("Two", id="m2")]))
+    asyncio.get_running_loop().call_later(0.2, go_on.set)  # a loop that waits never comes to this
+    await adding
+    managing.join()
+    assert came_to_it == [True]
+    assert texts(backing.messages) == texts(history.messages) == ["One", "Two"]
+
+
 async def test_p35_a_session_of_long_ago_is_brought_back_outside_the_loop(
     memory: MemoryManager, backing: Backing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
