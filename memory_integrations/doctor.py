@@ -183,16 +183,25 @@ def _delete(path: Path) -> str:
 
 
 def _examine_events(journal: Journal, scope: MemoryScope, where: str) -> Iterator[Finding]:
+    repair = partial(_repair, journal, scope, where)
     try:
         journal.check(scope)
     except StoreCorruptedError as error:
-        yield Finding(where, str(error), partial(_mark_lost, journal, scope))
+        yield Finding(where, str(error), repair)
         return
     try:
         events_of(journal, scope)
     except StoreCorruptedError as error:
-        repair = partial(_set_aside, journal, scope) if isinstance(journal, JsonlJournal) else None
-        yield Finding(where, str(error), repair)
+        yield Finding(where, str(error), repair if isinstance(journal, JsonlJournal) else None)
+        return
+    if isinstance(journal, JsonlJournal) and (torn := journal.torn(scope)):
+        yield Finding(
+            where,
+            f"It ends in {torn} bytes of an event that was not written whole: its writer died, and never acknowledged "
+            "it; or the file was cut off, and what stood behind is lost, which only a backup tells.",
+            repair,
+            serious=False,
+        )
 
 
 def _stray(journal: Journal, key: str, count: int) -> Finding:
@@ -204,14 +213,8 @@ def _stray(journal: Journal, key: str, count: int) -> Finding:
     )
 
 
-def _mark_lost(journal: Journal, scope: MemoryScope) -> str:
-    count = journal.repair(scope)
-    return f"{count} lost {'events' if count != 1 else 'event'} marked; `import` a backup, which puts back what it has"
-
-
-def _set_aside(journal: JsonlJournal, scope: MemoryScope) -> str:
-    count = journal.repair(scope)
-    return f"{count} {'lines' if count > 1 else 'line'} set aside, in {journal.path(scope)}.aside"
+def _repair(journal: Journal, scope: MemoryScope, where: str) -> str:
+    return journal.repair(scope).told(where)
 
 
 # The collection

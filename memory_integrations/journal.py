@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import finalize
 
 from memory_integrations.arrival import utc_now
@@ -32,6 +32,8 @@ _log = logging.getLogger("memory_integrations")
 
 _EVENTS_A_WRITE = 1000
 _LOST, _REMOVED, _REVISED = "lost", "removed", "revised"
+_MOST_MISSING = 1_000_000  # events between two lines of a file: more is no number that we wrote
+_OWN = ("number", "at", "kind")  # what an event says besides its data
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _encode_sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=True).encode
@@ -54,14 +56,40 @@ class Event:
     data: Mapping[str, Any]
 
 
+class Repair(NamedTuple):
+    """What was mended of a journal.
+
+    Attributes:
+        aside: Lines that are no events, and were moved to a file beside it.
+        lost: Events that are missing, and have a mark in their place.
+        torn: Bytes of an event that was not written whole, which were moved to a file beside it.
+        is_ordered: Whether lines were put in another order, or below a new first line.
+    """
+
+    aside: int = 0
+    lost: int = 0
+    torn: int = 0
+    is_ordered: bool = False
+
+    def told(self, path: object) -> str:
+        """What was done, in words; lines were set aside beside this path."""
+        events = "events" if self.lost > 1 else "event"
+        told = [
+            self.aside and f"{self.aside} {'lines' if self.aside > 1 else 'line'} set aside, in {path}.aside",
+            self.torn and f"{self.torn} bytes of an event that was not written whole set aside, in {path}.torn",
+            self.lost and f"{self.lost} lost {events} marked; `import` a backup, which puts back what it has",
+        ]
+        return "; ".join(filter(None, told)) or ("lines put in order" if self.is_ordered else "nothing to repair")
+
+
 def encode_event(event: Event) -> str:
     """The event as a line of JSON, without its number; what every journal keeps.
 
     Raises:
         TypeError, ValueError: Its data are no JSON, or have a field of the event's own.
     """
-    if not event.data.keys().isdisjoint(("at", "kind")):
-        raise ValueError(f"An event's data has the fields {sorted(event.data)}: 'at' and 'kind' are the event's own.")
+    if not event.data.keys().isdisjoint(_OWN):
+        raise ValueError(f"An event's data has the fields {sorted(event.data)}: {', '.join(_OWN)} are the event's own.")
     line = _encode({"at": event.at.isoformat(), "kind": event.kind, **event.data})
     line.encode()  # a lone surrogate is no Unicode
     return line
@@ -208,8 +236,8 @@ class Journal(Protocol):
             StoreCorruptedError: Some are.
         """
 
-    def repair(self, scope: MemoryScope) -> int:
-        """Put a mark in the place of every event that is lost, so that the others keep theirs; how many there were."""
+    def repair(self, scope: MemoryScope) -> Repair:
+        """Put a mark in the place of every event that is lost, so that the others keep theirs."""
 
     def strays(self) -> Mapping[str, int]:
         """How many events there are of scopes that are not known any more, by their storage keys."""
@@ -353,11 +381,26 @@ class JsonlJournal:
     def check(self, scope: MemoryScope) -> None:
         """None is ever missing: a file's events are numbered by their lines."""
 
-    def repair(self, scope: MemoryScope) -> int:
-        """Move the lines that are no events to a file beside the scope's; returns how many there were."""
+    def repair(self, scope: MemoryScope) -> Repair:
+        """Move the lines that are no events to a file beside the scope's, and put the others in their order."""
+        with self._unread(scope) as journal:
+            return journal.repair() if journal.path.exists() else Repair()
+
+    def torn(self, scope: MemoryScope) -> int:
+        """How many bytes of an event that was not written whole the scope's file ends in.
+
+        Raises:
+            StoreUnavailableError: It cannot be read.
+        """
+        with self._unread(scope) as journal:
+            return journal.torn()
+
+    @contextmanager
+    def _unread(self, scope: MemoryScope) -> Iterator[JsonlScopeJournal]:
+        """A scope's journal of which nothing was read."""
         journal = JsonlScopeJournal(self, scope, lambda event: None, lambda events: None)
         try:
-            return journal.repair() if journal.path.exists() else 0
+            yield journal
         finally:
             journal.close()
 
@@ -468,7 +511,7 @@ class JsonlScopeJournal:
                 event = _event(place + 1, _parse(line, self.path, place + 2), self.path)
                 events.append(revised(event))
                 if events[-1] is not event:
-                    lines[place] = encode_event(events[-1]).encode()
+                    lines[place] = _line(events[-1])
                     changes += 1
             if changes:
                 file_id, stamp = self._rewrite(fd, lines)
@@ -521,33 +564,48 @@ class JsonlScopeJournal:
                 self._hand_over([])
         return count
 
-    def repair(self) -> int:
-        """Move the lines that are no events to ``<file>.aside``; returns how many, a lost first line among them.
+    def repair(self) -> Repair:
+        """Put every event in its place, a mark where one is lost, and what is no event into ``<file>.aside``.
 
         A torn last line was never acknowledged: it is set aside as a writer does it, and is no event that was lost.
         """
         with self._locked(write=True) as fd:
             assert fd is not None
-            *whole, torn = _read_from(fd, 0).split(b"\n")
+            *lines, torn = _read_from(fd, 0).split(b"\n")
             if torn:
-                self._set_torn_line_aside(fd, sum(len(line) + 1 for line in whole))
-            if not whole:
-                return 0
-            header, *lines = whole
-            is_headless = _is_sound(header, self.path, 2)  # that line was lost, and the others must keep their numbers
-            if is_headless:
-                lines.insert(0, header)
-            aside = [] if is_headless or _is_sound(header, self.path, 1, self.scope) else [header]
-            for place, line in enumerate(lines):
-                if not _is_sound(line, self.path, place + 2):
+                self._set_torn_line_aside(fd, sum(len(line) + 1 for line in lines))
+            if not lines:
+                return Repair(torn=len(torn))
+            aside: list[bytes] = []
+            has_header = _is_header(lines[0], self.path, self.scope)
+            if not has_header and _number_of(lines[0], self.path, 1) is None:
+                aside.append(lines[0])
+            events, number = dict[int, bytes](), 0
+            for line in lines if not has_header and not aside else lines[1:]:
+                place = _number_of(line, self.path, number + 1)
+                if place is None or events.get(place, line) != line:
                     aside.append(line)
-                    # Events are known by their place, so the place stays.
-                    lines[place] = encode_event(lost(place + 1)).encode()
+                    number += place is None  # an event that cannot be read has a place, too
+                else:
+                    events[place], number = line, place
+            count = max([number, *events])
+            marks = [lost(place) for place in range(1, count + 1) if place not in events]
+            events |= {mark.number: _line(mark) for mark in marks}
             if aside:
                 _append_to(f"{self.path}.aside", b"".join(line + b"\n" for line in aside))
-            if aside or is_headless:
-                self._rewrite(fd, lines)
-        return len(aside) + is_headless
+            in_order = [events[place] for place in range(1, count + 1)]
+            if not has_header or in_order != lines[1:]:
+                self._rewrite(fd, in_order)
+            return Repair(len(aside), len(marks), len(torn), is_ordered=not has_header or in_order != lines[1:])
+
+    def torn(self) -> int:
+        """How many bytes of an event that was not written whole the file ends in.
+
+        Raises:
+            StoreUnavailableError: It cannot be read.
+        """
+        with self._locked(write=False) as fd:
+            return 0 if fd is None else len(_read_from(fd, 0).rpartition(b"\n")[2])
 
     def close(self, *, wait: bool = True) -> None:
         """Close the file; the next call opens it again.
@@ -679,7 +737,7 @@ class JsonlScopeJournal:
             self._offset += len(line) + 1
             self._lines += 1
         if rest and not self._torn:
-            _log.warning("%s ends in %d bytes of an event that was never acknowledged", self.path, len(rest))
+            _log.warning("%s ends in %d bytes of an event that was not written whole", self.path, len(rest))
         self._torn = bool(rest)
 
     def _set_torn_line_aside(self, fd: int, end: int) -> None:
@@ -690,7 +748,7 @@ class JsonlScopeJournal:
 
     def _add(self, fd: int, events: Sequence[Event]) -> None:
         """Write the next events, and hand them over."""
-        lines = [encode_event(event).encode() for event in events]
+        lines = list(map(_line, events))
         if self._torn:
             self._set_torn_line_aside(fd, self._offset)
         if not self._lines:
@@ -772,22 +830,44 @@ def _event(number: int, fields: dict[str, Any], path: Path) -> Event:
         at = as_utc(datetime.fromisoformat(fields["at"]))
     except (KeyError, ValueError, TypeError):
         raise _corrupted(path, number + 1, _encode(fields).encode()) from None
-    return Event(number, at, fields["kind"], {k: v for k, v in fields.items() if k not in ("at", "kind")})
+    if fields.get("number", number) != number:  # files were written without it once
+        raise StoreCorruptedError(
+            f"Line {number + 1} of {path} is event {fields['number']!r:.20}, where event {number} is to follow: lines "
+            "are missing, doubled or in another order. Nothing was changed. Run `memory-integrations doctor --repair`, "
+            "which puts them in order and marks what is missing, and `import` a backup, which puts back what it has."
+        )
+    return Event(number, at, fields["kind"], {name: value for name, value in fields.items() if name not in _OWN})
 
 
-def _is_sound(line: bytes, path: Path, number: int, scope: MemoryScope | None = None) -> bool:
-    """Whether a line is an event or, given a scope, the header of that scope's file."""
+def _line(event: Event) -> bytes:
+    """An event as its line in a file."""
+    return f'{{"number":{event.number},{encode_event(event)[1:]}'.encode()
+
+
+def _is_header(line: bytes, path: Path, scope: MemoryScope) -> bool:
     try:
-        fields = _parse(line, path, number)
-        if scope is not None:
-            return bool(fields["scope"] == str(scope))
-        _event(number - 1, fields, path)
+        return bool(_parse(line, path, 1)["scope"] == str(scope))
     except StoreCorruptedError:
         return False
-    return True
+
+
+def _number_of(line: bytes, path: Path, expected: int) -> int | None:
+    """The number of the event that a line is; the expected one where it says none; None where it is no event."""
+    try:
+        fields = _parse(line, path, 2)
+        number = fields.pop("number", expected)
+        _event(expected, fields, path)
+    except StoreCorruptedError:
+        return None
+    return number if type(number) is int and 0 < number <= expected + _MOST_MISSING else None
 
 
 def _corrupted(path: Path, number: int, line: bytes) -> StoreCorruptedError:
+    if number == 1 and _number_of(line, path, 1) is not None:
+        return StoreCorruptedError(
+            f"The first line of {path}, which names the scope, is missing: it begins with an event. Nothing was "
+            "changed. Run `memory-integrations facts repair --scope SCOPE` for the scope whose name the file's begins with."
+        )
     return StoreCorruptedError(
         f"Line {number} of {path} is no journal event: {line[:60]!r}. Nothing was changed. "
         "Restore the line from a backup, or run `memory-integrations facts repair`, which moves such lines "

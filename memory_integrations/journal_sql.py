@@ -28,7 +28,17 @@ except ModuleNotFoundError as error:
 from memory_integrations.arrival import utc_now
 from memory_integrations.errors import StoreCorruptedError, StoreUnavailableError
 from memory_integrations.forks import inherited, waits_for
-from memory_integrations.journal import Event, OnEvent, OnReset, check_next, decode_event, encode_event, gaps, lost
+from memory_integrations.journal import (
+    Event,
+    OnEvent,
+    OnReset,
+    Repair,
+    check_next,
+    decode_event,
+    encode_event,
+    gaps,
+    lost,
+)
 from memory_integrations.messages import as_utc
 from memory_integrations.scopes import MemoryScope
 
@@ -122,8 +132,8 @@ class SqlJournal:
                 "else; then `import` a backup, which puts back what it has of it."
             )
 
-    def repair(self, scope: MemoryScope) -> int:
-        """Put a mark in the place of every row that is missing; returns how many there were.
+    def repair(self, scope: MemoryScope) -> Repair:
+        """Put a mark in the place of every row that is missing.
 
         Raises:
             StoreUnavailableError: The database does not answer, or refuses.
@@ -131,14 +141,14 @@ class SqlJournal:
         row = sql.select(_scopes.c.latest).where(_scopes.c.scope_key == scope.storage_key)
         with self.writing() as database:
             if database.execute(row.with_for_update()).one_or_none() is None:
-                return 0
+                return Repair()
             latest, numbers = _numbers(database, scope)
             marks = [lost(number) for gap in gaps(numbers, latest) for number in gap]
             if marks or numbers[latest:]:
                 _insert(database, scope, marks)
                 fresh = {"latest": max([latest, *numbers]), "mark": os.urandom(8).hex()}
                 database.execute(sql.update(_scopes).where(_scopes.c.scope_key == scope.storage_key).values(fresh))
-        return len(marks)
+        return Repair(lost=len(marks), is_ordered=bool(numbers[latest:]))
 
     def strays(self) -> Mapping[str, int]:
         """How many events there are of scopes whose row is missing, by their keys.

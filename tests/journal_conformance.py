@@ -25,7 +25,7 @@ from strategies import START, Clock, FewOpen, frequent_switches, fresh_scope, js
 
 from memory_integrations import MemoryScope
 from memory_integrations.errors import StoreCorruptedError, StoreError, StoreUnavailableError
-from memory_integrations.journal import Event, Journal, ScopeJournal, lost, removed, restored
+from memory_integrations.journal import Event, Journal, Repair, ScopeJournal, lost, removed, restored
 
 ANN, BOB = MemoryScope("ann"), MemoryScope("bob", "s1")
 
@@ -362,7 +362,7 @@ class JournalConformance:
     ) -> None:
         def expect_whole() -> None:
             store.check(ANN)
-            assert store.repair(ANN) == 0
+            assert store.repair(ANN) == Repair()
 
         expect_whole()
         one = reader()

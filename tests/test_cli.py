@@ -1036,7 +1036,7 @@ def test_a_damaged_journal_is_repaired(run: Run, told: Path) -> None:
     assert (broken.code, "memory-integrations facts repair" in broken.err) == (1, True)
     ran = run("facts", "repair")
     assert (ran.code, ran.err) == (0, "")
-    assert f"user:me: 1 line set aside, in {path}.aside\n" in ran.out
+    assert f"user:me: 1 line set aside, in {path}.aside; 1 lost event marked; `import` a backup" in ran.out
     assert "user:you: nothing to repair\n" in ran.out
     assert Path(f"{path}.aside").read_bytes() == b"\x00\x00damaged\n"
     assert run("facts", "list", "--json").json == {"city": "Lisbon", "pets": ["cat", {"age": 3}]}

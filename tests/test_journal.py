@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -26,7 +27,7 @@ from strategies import Clock, nasty_text
 
 from memory_integrations import FeatureMemory, MemoryScope, StoreCorruptedError, StoreError, StoreUnavailableError
 from memory_integrations.features import open_shelves
-from memory_integrations.journal import JsonlJournal, JsonlScopeJournal, events_of, removed, utc_now
+from memory_integrations.journal import JsonlJournal, JsonlScopeJournal, Repair, events_of, removed, restored, utc_now
 
 
 class TestJsonlJournal(JournalConformance):
@@ -232,7 +233,7 @@ while True:
         path = journal.path(ANN)
         lines = path.read_bytes().splitlines(keepends=True)
         path.write_bytes(b"".join([*lines[:2], b"garbage\n", lines[3], b'{"at":"2024-05-01T12:00:00+00:00","ki']))
-        assert journal.repair(ANN) == 1
+        assert journal.repair(ANN) == Repair(aside=1, lost=1, torn=37, is_ordered=True)
         assert [event.kind for event in events_of(journal, ANN)] == ["set", "lost", "set"]
         assert Path(f"{path}.torn").read_bytes() == b'{"at":"2024-05-01T12:00:00+00:00","ki\n'
         assert Path(f"{path}.aside").read_bytes() == b"garbage\n"
@@ -397,12 +398,12 @@ class TestCorruption:
     def test_p27_repair_moves_the_line_aside_and_keeps_all_others(self, journal: JsonlJournal, damage: bytes) -> None:
         written(journal, "one", "two", "three")
         spoil(journal, 3, damage)
-        assert journal.repair(ANN) == 1
+        assert journal.repair(ANN) == Repair(aside=1, lost=1, is_ordered=True)
         reader = Reader(JsonlJournal(journal.directory))
         assert [event.data.get("value") for event in reader.events if event.kind == "set"] == ["one", "three"]
         asides = [path for path in journal.directory.iterdir() if path != journal.path(ANN)]
         assert any(damage in path.read_bytes() for path in asides)
-        assert journal.repair(ANN) == 0
+        assert journal.repair(ANN) == Repair()
         reader.append("four")
 
     def test_p27_repair_keeps_every_event_in_its_place(self, journal: JsonlJournal) -> None:
@@ -439,10 +440,47 @@ class TestCorruption:
         memory.set("b", 1)
         path = journal.path(ANN)
         path.write_bytes(path.read_bytes().partition(b"\n")[2])
-        assert journal.repair(ANN) == 1
-        assert journal.repair(ANN) == 0
+        with pytest.raises(StoreCorruptedError, match=r"first line of .* is missing: .*facts repair --scope SCOPE"):
+            journal.scopes()
+        assert journal.repair(ANN) == Repair(is_ordered=True)
+        assert journal.repair(ANN) == Repair()
         assert FeatureMemory(open_shelves(JsonlJournal(journal.directory)), ANN).all() == {"b": 1}
         assert journal.scopes() == [ANN]
+
+    @pytest.mark.parametrize(
+        ("disorder", "left", "lost"),
+        [
+            (lambda lines: [*lines[:2], *lines[3:]], ["one", "three", "four"], 1),
+            (lambda lines: [*lines[:3], *lines[2:]], ["one", "two", "three", "four"], 0),
+            (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], ["one", "two", "three", "four"], 0),
+            (lambda lines: [lines[0], *lines[2:4]], ["two", "three"], 1),
+        ],
+        ids=["a line is missing", "a line is doubled", "two lines are swapped", "the first is missing"],
+    )
+    def test_p27_lines_that_are_missing_or_in_disorder_are_named_and_mended(
+        self, journal: JsonlJournal, disorder: Callable[[list[bytes]], list[bytes]], left: list[str], lost: int
+    ) -> None:
+        written(journal, "one", "two", "three", "four")
+        whole = events_of(journal, ANN)
+        path = journal.path(ANN)
+        path.write_bytes(b"".join(disorder(path.read_bytes().splitlines(keepends=True))))
+        with pytest.raises(StoreCorruptedError, match=r"is event \d, where event \d is to follow: .*doctor --repair"):
+            events_of(JsonlJournal(journal.directory), ANN)
+        assert journal.repair(ANN) == Repair(lost=lost, is_ordered=True)
+        fresh = JsonlJournal(journal.directory)
+        assert [event.data["value"] for event in events_of(fresh, ANN) if event.kind == "set"] == left
+        assert [event.number for event in events_of(fresh, ANN)] == list(range(1, len(left) + lost + 1))
+        restored(fresh, ANN, whole)
+        assert events_of(fresh, ANN) == whole, "a backup puts back what was lost"
+        Reader(fresh).append("five")
+        assert [event.number for event in events_of(fresh, ANN)] == [1, 2, 3, 4, 5]
+
+    def test_lines_that_say_no_number_are_read(self, journal: JsonlJournal) -> None:
+        written(journal, "one", "two")
+        path = journal.path(ANN)
+        path.write_bytes(re.sub(rb'"number":\d+,', b"", path.read_bytes()))
+        assert reopened(journal) == ["one", "two"]
+        assert journal.repair(ANN) == Repair()
 
     @pytest.mark.parametrize("scope", [5, "nobody knows", "user:a/session:b/session:c", None])
     def test_p27_a_header_that_names_no_scope_is_named_when_scopes_are_listed(
@@ -454,11 +492,11 @@ class TestCorruption:
             journal.scopes()
 
     def test_repairing_what_is_whole_or_absent_changes_nothing(self, journal: JsonlJournal) -> None:
-        assert journal.repair(BOB) == 0
+        assert journal.repair(BOB) == Repair()
         assert not journal.path(BOB).exists()
         written(journal, "one")
         before = journal.path(ANN).read_bytes()
-        assert journal.repair(ANN) == 0
+        assert journal.repair(ANN) == Repair()
         assert journal.path(ANN).read_bytes() == before
 
     def test_an_open_reader_goes_on_after_a_repair(self, journal: JsonlJournal) -> None:

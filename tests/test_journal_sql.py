@@ -286,7 +286,7 @@ def test_rows_that_are_missing_are_named_and_marked(url: str, journal: SqlJourna
         journal.check(ANN)
     assert f"events {told} of user:ann are missing (latest: 5)" in str(raised.value)
     places = {int(number) for number in lost.split(", ")}
-    assert journal.repair(ANN) == len(places)
+    assert journal.repair(ANN).lost == len(places)
     journal.check(ANN)
     kinds = ["lost" if number in places else "set" for number in range(1, 6)]
     assert [event.kind for event in reader.refreshed()] == kinds, "who has it open learns of it"

@@ -105,7 +105,7 @@ def repair_facts(
     scope: Annotated[str | None, typer.Option(help=SCOPE_HELP, show_default="all of them")] = None,
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """Set aside the lines of the journal that cannot be read, into a file beside it; all others stay."""
+    """Set aside the lines of the journal that cannot be read, into a file beside it; all others stay, in order."""
     from memory_integrations.journal import JsonlJournal
 
     if settings.get().journal_url:
@@ -117,9 +117,7 @@ def repair_facts(
     except StoreCorruptedError as error:
         raise failure(f"{error} Its first line names its scope, so say which it is by --scope.") from error
     for each in scopes:
-        count = journal.repair(each)
-        aside = f"{count} line{'s' if count > 1 else ''} set aside, in {journal.path(each)}.aside"
-        console().print(plain(f"{each}: {aside if count else 'nothing to repair'}"), soft_wrap=True)
+        console().print(plain(f"{each}: {journal.repair(each).told(journal.path(each))}"), soft_wrap=True)
 
 
 def all_facts(memory: MemoryManager) -> list[Fact]:
