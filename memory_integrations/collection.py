@@ -326,6 +326,18 @@ class MemoryCollection:
         if is_embedded(client) and client.purge_is_due(self.name):
             client.purge(self.name)
 
+    def rewrite(self) -> None:
+        """Write all points of the embedded engine into new files, with their indexes; a server keeps its own.
+
+        Raises:
+            StoreUnavailableError: They cannot be written.
+        """
+        client = self.client()
+        if is_embedded(client):
+            client.purge(self.name)
+        with self.lock:
+            self._forget_all()
+
     def delete(self, selector: models.PointIdsList | models.FilterSelector | None) -> None:
         """Delete points, while :meth:`removing`; None deletes no further ones than those that were overwritten."""
         client = self.open()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from memory_integrations.collection import MemoryCollection
+from memory_integrations.collection import MemoryCollection, is_embedded, tagged
 from memory_integrations.copying import pages
 from memory_integrations.errors import EmbeddingMismatchError, StoreCorruptedError, StoreError
 from memory_integrations.journal import Journal, JsonlJournal, events_of
@@ -72,7 +73,11 @@ def examine(data_dir: Path, journal: Journal, collection: MemoryCollection) -> I
 
 
 def _examine_directory(data_dir: Path) -> Iterator[Finding]:
-    for directory in filter(Path.is_dir, (data_dir / "journal", data_dir / "vectors")):
+    for directory in (data_dir / "journal", data_dir / "vectors"):
+        if not directory.is_dir():
+            if os.path.lexists(directory):
+                yield Finding(str(directory), "It is no directory. See what it is, and move it away or restore it.")
+            continue
         mode = directory.stat().st_mode & 0o777
         if mode & data_dir.stat().st_mode & 0o077:  # the one around it may be closed to others
             yield Finding(
@@ -124,6 +129,9 @@ def _close_to_others(directory: Path) -> str:
 
 def _examine_files(journal: JsonlJournal) -> Iterator[Finding]:
     for path in journal.files():
+        if path.is_symlink() and not path.exists():
+            yield Finding(str(path), "It is a link to nothing, so that its scope has no facts. Restore what it led to.")
+            continue
         try:
             scope = journal.scope_of(path)
         except StoreError as error:
@@ -238,9 +246,34 @@ def _examine_collection(collection: MemoryCollection) -> Iterator[Finding]:
             collection.check_embedding()
         except (StoreError, EmbeddingMismatchError) as error:
             yield Finding("memories", str(error))
+            if isinstance(error, StoreError):
+                return
+        counts: Counter[str] = Counter()
         with asking():
-            found = _look_at(point for page in pages(client, name, with_vectors=False) for point in page)
+            found = _look_at((point for page in pages(client, name, with_vectors=False) for point in page), counts)
         yield from found
+        yield from _examine_index(collection, counts)
+
+
+def _examine_index(collection: MemoryCollection, counts: Mapping[str, int]) -> Iterator[Finding]:
+    """See that every scope's memories are found by their scope: whoever searches, counts or erases asks for that."""
+    client = collection.client()
+    with asking():
+        found = {tag: client.count(collection.name, tagged([tag]), exact=True).count for tag in counts}
+    hidden = {tag: count - found[tag] for tag, count in counts.items()}
+    if any(hidden.values()):
+        total = sum(map(abs, hidden.values()))
+        yield Finding(
+            "memories",
+            f"{total:,} of {sum(counts.values()):,} are not found by the scope that they say, so that no search and no "
+            "erasure reaches them: the index of scopes is damaged.",
+            partial(_index_anew, collection) if is_embedded(client) else None,
+        )
+
+
+def _index_anew(collection: MemoryCollection) -> str:
+    collection.rewrite()
+    return "all memories are written anew, with their indexes"
 
 
 def _abandon_reembedding(collection: MemoryCollection) -> str:
@@ -248,7 +281,8 @@ def _abandon_reembedding(collection: MemoryCollection) -> str:
     return "what was begun is dropped"
 
 
-def _look_at(points: Iterable[Any]) -> list[Finding]:
+def _look_at(points: Iterable[Any], counts: Counter[str]) -> list[Finding]:
+    """What is wrong with points; counts those of each scope."""
     homeless, undated, strange = 0, 0, 0
     pieces: defaultdict[tuple[Any, ...], set[int]] = defaultdict(set)
     expected: dict[tuple[Any, ...], int] = {}
@@ -257,7 +291,10 @@ def _look_at(points: Iterable[Any]) -> list[Finding]:
         scope = fields.get("scope")
         if scope == DELETED:
             continue
-        homeless += not isinstance(scope, str)
+        if isinstance(scope, str):
+            counts[scope] += 1
+        else:
+            homeless += 1
         undated += not _is_time(fields.get("created_at"))
         piece, count = fields.get("piece", 0), fields.get("pieces", 1)
         name = scope, fields.get("session_id"), fields.get("message_id")

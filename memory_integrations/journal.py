@@ -75,11 +75,12 @@ class Repair(NamedTuple):
         """What was done, in words; lines were set aside beside this path."""
         events = "events" if self.lost > 1 else "event"
         told = [
-            self.aside and f"{self.aside} {'lines' if self.aside > 1 else 'line'} set aside, in {path}.aside",
-            self.torn and f"{self.torn} bytes of an event that was not written whole set aside, in {path}.torn",
-            self.lost and f"{self.lost} lost {events} marked; `import` a backup, which puts back what it has",
+            (self.aside, f"{self.aside} {'lines' if self.aside > 1 else 'line'} set aside, in {path}.aside"),
+            (self.torn, f"{self.torn} bytes of an event that was not written whole set aside, in {path}.torn"),
+            (self.lost, f"{self.lost} lost {events} marked; `import` a backup, which puts back what it has"),
+            (self.is_ordered and not (self.aside or self.lost), "lines put in order"),
         ]
-        return "; ".join(filter(None, told)) or ("lines put in order" if self.is_ordered else "nothing to repair")
+        return "; ".join(text for is_so, text in told if is_so) or "nothing to repair"
 
 
 def encode_event(event: Event) -> str:
@@ -866,7 +867,7 @@ def _corrupted(path: Path, number: int, line: bytes) -> StoreCorruptedError:
     if number == 1 and _number_of(line, path, 1) is not None:
         return StoreCorruptedError(
             f"The first line of {path}, which names the scope, is missing: it begins with an event. Nothing was "
-            "changed. Run `memory-integrations facts repair --scope SCOPE` for the scope whose name the file's begins with."
+            "changed. Run `memory-integrations facts repair --scope SCOPE`: the file's name begins as the scope's does."
         )
     return StoreCorruptedError(
         f"Line {number} of {path} is no journal event: {line[:60]!r}. Nothing was changed. "

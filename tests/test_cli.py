@@ -1227,3 +1227,18 @@ def test_manage_says_what_it_cannot_do(run: Run, talked: Path) -> None:
 def test_chat_goes_on_where_a_session_ended(run: Run, talked: Path) -> None:
     ran = run("chat", "--scope", "user:me/session:b", typed="/context\n")
     assert "The conversation goes on: 5 messages of it are here." in ran.out
+
+
+def test_sigterm_ends_a_run_as_an_interruption_does(data_dir: Path, tmp_path: Path) -> None:
+    """By which services and jobs are stopped: what was begun is cleaned up."""
+    os.mkfifo(tmp_path / "talk.jsonl")
+    arguments = ["ingest", tmp_path / "talk.jsonl", "--data-dir", data_dir]
+    program = [sys.executable, "-m", "memory_integrations.cli", *arguments]
+    with (
+        subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+        (tmp_path / "talk.jsonl").open("wb"),
+    ):
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "Traceback" not in err

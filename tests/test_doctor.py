@@ -486,3 +486,57 @@ def test_what_was_embedded_anew_is_examined(opened: Open) -> None:
 
 async def test_p35_examining_has_its_async_form(opened: Open) -> None:
     assert await filled(opened()).aexamine() == []
+
+
+def test_p24_memories_that_their_scope_does_not_find_are_named_and_indexed_anew(opened: Open, tmp_path: Path) -> None:
+    """No search would find them, and no erasure reach them."""
+    memory = filled(opened())
+    memory.for_scope("user:bob").add_turn("I play chess.", "Do you?")
+    memory.close()
+    for index in (tmp_path / "data" / "vectors").rglob("*-metadata-map/tracker*.dat"):  # and its log
+        index.write_bytes(bytes(index.stat().st_size))
+    memory = opened()
+    assert memory.long_term.count() == 0, "the damage is one"
+    [finding] = memory.examine()
+    assert finding.serious and "are not found by the scope that they say" in finding.problem
+    assert mended([finding]) == ["all memories are written anew, with their indexes"]
+    assert memory.examine() == []
+    assert memory.long_term.count() == 2
+    assert "oboe" in memory.search_long_term("oboe")[0].text
+    assert memory.erase().memories == 2
+
+
+@pytest.mark.parametrize("name", ["vectors", "journal"])
+def test_what_is_no_directory_is_named(opened: Open, tmp_path: Path, name: str) -> None:
+    filled(opened()).close()
+    (tmp_path / "data" / name).rename(tmp_path / name)
+    (tmp_path / "data" / name).write_text("what is this?")
+    found = opened().examine()
+    assert [f.problem.partition(".")[0] for f in found if f.where.endswith(name)] == ["It is no directory"]
+
+
+def test_a_journal_that_is_a_link_to_nothing_is_named(opened: Open, tmp_path: Path) -> None:
+    path = journal_of(filled(opened()))
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere")
+    [finding] = opened("user:bob").examine()
+    assert finding.where == str(path) and "a link to nothing" in finding.problem
+
+
+def test_what_a_writer_did_not_write_whole_is_named_and_set_aside(opened: Open) -> None:
+    path = journal_of(filled(opened()))
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"number":3,"at":"20')
+    memory = opened()
+    [finding] = memory.examine()
+    assert (finding.where, finding.serious) == (str(path), False)
+    assert "20 bytes of an event that was not written whole" in finding.problem
+    assert mended([finding]) == [f"20 bytes of an event that was not written whole set aside, in {path}.torn"]
+    assert path.read_bytes() == whole
+
+
+def test_a_missing_directory_of_memories_is_named_once(opened: Open, tmp_path: Path) -> None:
+    filled(opened()).close()
+    [directory] = (tmp_path / "data" / "vectors" / "shards").iterdir()
+    directory.rename(tmp_path / "elsewhere")
+    assert len([finding for finding in opened().examine() if "missing" in finding.problem]) == 1

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 try:
     from memory_integrations.cli.program import app, build_app, main
+except KeyboardInterrupt:  # before the program began
+    sys.exit(130)
 except ModuleNotFoundError as error:
     _missing = (error.name or "").partition(".")[0]
     if _missing not in ("typer", "rich"):

@@ -20,8 +20,8 @@ PROGRAM = "memory-integrations"
 SCOPE = "user:me"
 DATA_DIR = Path(DEFAULT_DATA_DIR)
 LANGUAGE = "english"
-INTERRUPTED = 130
-"""What a program that ctrl-C ended exits with, by convention."""
+INTERRUPTED, TERMINATED = 130, 143
+"""What a program that ctrl-C or SIGTERM ended exits with, by convention."""
 
 SCOPE_HELP = "Whose memory: global, user:ID, session:ID or user:ID/session:ID."
 Scope = Annotated[str, typer.Option(help=SCOPE_HELP)]

@@ -7,9 +7,12 @@ at once.
 from __future__ import annotations
 
 import io
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +24,7 @@ from memory_integrations.cli.facts import delete_fact, fact_history, list_facts,
 from memory_integrations.cli.ingestion import ingest
 from memory_integrations.cli.managing import manage
 from memory_integrations.cli.moving import export, import_archive, migrate
-from memory_integrations.cli.options import INTERRUPTED, PROGRAM, Settings, complain, settings
+from memory_integrations.cli.options import INTERRUPTED, PROGRAM, TERMINATED, Settings, complain, settings
 from memory_integrations.cli.search import context, search
 from memory_integrations.cli.upkeep import doctor, erase, optimize, reembed, stats
 from memory_integrations.errors import (
@@ -34,7 +37,7 @@ from memory_integrations.errors import (
 _HELP = """Memory for LangChain and LlamaIndex applications, from the command line.
 
 No key, no server and no network is needed. Begin with: memory-integrations demo"""
-_EXIT_CODES = "Exit codes: 0 done, 1 not done or not all of it, 2 wrong usage, 130 interrupted."
+_EXIT_CODES = "Exit codes: 0 done, 1 not done or not all of it, 2 wrong usage, 130 interrupted, 143 terminated."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what an encoding does not have becomes ?, and ends nothing
     settings.set(Settings())
+    with _ended_as_interrupted():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     # typer exports no name for it, and in its older releases it is click's.
     usage_error: Any = typer.BadParameter.__base__
     with warnings.catch_warnings():
@@ -69,6 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == INTERRUPTED:
         complain("interrupted")
     return code
+
+
+@contextmanager
+def _ended_as_interrupted() -> Iterator[None]:
+    """Lets SIGTERM, by which services are stopped, end the program as Ctrl-C does, which leaves nothing half done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def build_app() -> typer.Typer:

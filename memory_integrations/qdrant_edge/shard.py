@@ -138,6 +138,23 @@ def expect_room(path: Path, action: str, needed: int = SPARE) -> None:
         )
 
 
+def _unoccupied(path: Path) -> int:
+    """How many bytes the sparse files of a directory do not take yet."""
+    files = [file.stat() for file in path.rglob("*") if file.is_file()]
+    return sum(max(0, status.st_size - status.st_blocks * 512) for status in files)
+
+
+def _is_in_memory(path: Path) -> bool:
+    """Whether a path is on a tmpfs, where the engine's opening takes all of its sparse files."""
+    device = path.stat().st_dev
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:  # no Linux
+        return False
+    kinds = {line.split()[2]: line.partition(" - ")[2].split()[0] for line in mounts}
+    return kinds.get(f"{os.major(device)}:{os.minor(device)}") in ("tmpfs", "ramfs")
+
+
 def occupied(path: Path) -> int:
     """How many bytes of the disk a directory takes; sparse files take less than their length."""
     return sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file())
@@ -209,7 +226,7 @@ def load(path: Path) -> edge.EdgeShard:
             f"The collection directory {path} is recorded but missing or empty. What else is in {path.parent} was "
             "kept. Restore the directory from a backup, or delete the collection and write it anew"
         )
-    expect_room(path, "open the collection", SPARE_TO_OPEN)
+    expect_room(path, "open the collection", SPARE_TO_OPEN + (_unoccupied(path) if _is_in_memory(path) else 0))
     try:
         return edge.EdgeShard.load(str(path))
     except BaseException as error:  # a Rust panic on a damaged file is no Exception

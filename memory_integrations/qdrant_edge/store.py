@@ -300,7 +300,7 @@ class Collection:
             try:
                 self.rebuild()
             except StoreUnavailableError as error:
-                _log.warning("what was deleted from %s is still in its files: %s", self.name, error)
+                _log.warning("a deletion from %s is not finished, and waits for the next opening: %s", self.name, error)
 
     def close(self, reason: Exception) -> None:
         """Flush and close the shard; calls that come later raise what they are given here."""
@@ -370,8 +370,8 @@ class Store:
         except FileNotFoundError:
             if any(self.shards.iterdir()):
                 raise StoreCorruptedError(
-                    f"{self.registry} is missing while {self.shards} holds collections. Restore the file from a "
-                    "backup, or move the directory away to begin anew"
+                    f"{self.registry} is missing while {self.shards} holds collections. Restore the file; or move "
+                    "the directory away, to begin anew with what a backup has"
                 ) from None
             if (self.path / "meta.json").exists() and (self.path / "collection").is_dir():
                 raise StoreCorruptedError(
@@ -397,8 +397,8 @@ class Store:
                 self.collections[name] = Collection(self, name, directory, config, indexes, due)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreCorruptedError(
-                f"{self.registry} is not a registry of collections ({error}). Restore it from a backup, or move "
-                f"{self.path} away to begin anew"
+                f"{self.registry} is not a registry of collections ({error}). Restore it; or move {self.path} away, "
+                "to begin anew with what a backup has"
             ) from error
 
     def _named(self) -> set[str]:
