@@ -6,6 +6,7 @@ place that reads those messages and decides which typed error a caller gets.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -139,13 +140,13 @@ def expect_room(path: Path, action: str, needed: int = SPARE) -> None:
 
 
 def _unoccupied(path: Path) -> int:
-    """How many bytes the sparse files of a directory do not take yet."""
-    files = [file.stat() for file in path.rglob("*") if file.is_file()]
-    return sum(max(0, status.st_size - status.st_blocks * 512) for status in files)
+    """How many bytes those sparse files do not take yet that the engine reads whole when it opens them."""
+    read = itertools.chain(path.glob("segments/*/payload_index/*/*.dat"), path.glob("segments/*/*/*/chunk_*.mmap"))
+    return sum(max(0, status.st_size - status.st_blocks * 512) for status in map(Path.stat, read))
 
 
 def _is_in_memory(path: Path) -> bool:
-    """Whether a path is on a tmpfs, where the engine's opening takes all of its sparse files."""
+    """Whether a path is on a tmpfs, where what was never written takes room once it is read."""
     device = path.stat().st_dev
     try:
         mounts = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()

@@ -99,3 +99,35 @@ def test_files_of_another_user_can_be_read_and_not_written(tmp_path: Path, worke
         assert memory.get_fact("city") == "Lisbon"
         assert memory.search_long_term("Where?")
         memory.add_turn("I moved.", "Where to?")
+
+
+ON_TMPFS = """
+import subprocess, sys
+from pathlib import Path
+place = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", place], check=True)
+from memory_integrations import MemoryManager, StoreUnavailableError
+with MemoryManager("user:ann", data_dir=place / "memory") as memory:
+    for number in range(100):
+        memory.add_turn(f"Number {number} is about tangerines.", "I see.")
+free = int(subprocess.check_output(["df", "--output=avail", "-B1", place]).split()[1])
+(place / "fill").write_bytes(bytes(free - (38 << 20)))
+with MemoryManager("user:ann", data_dir=place / "memory") as memory:
+    try:
+        memory.long_term.count()
+    except StoreUnavailableError as error:
+        print(error)
+(place / "fill").unlink()
+with MemoryManager("user:ann", data_dir=place / "memory") as memory:
+    print(memory.long_term.count())
+"""
+
+
+def test_a_small_tmpfs_is_no_death_of_the_process(tmp_path: Path) -> None:
+    """Of memory, the engine's opening takes all of its sparse files: without a look at that, it ends the process."""
+    command = [*namespace(), sys.executable, "-c", ON_TMPFS, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{done.returncode}: {done.stderr[-3000:]}"
+    refused, count = done.stdout.splitlines()
+    assert "No space left" in refused
+    assert count == "200"
