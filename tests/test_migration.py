@@ -12,7 +12,9 @@ from qdrant_client import models
 from strategies import Clock
 
 from memory_integrations import (
+    Delete,
     EmbeddingMismatchError,
+    ManagementPlan,
     MemoryManager,
     MemoryScope,
     Message,
@@ -124,6 +126,29 @@ def test_a_target_that_goes_on_is_not_called_equal(opened: Open, clock: Clock) -
     with pytest.raises(StoreUnavailableError, match="user:ann goes on in the target, with events that are not here"):
         one.migrate_to(two)
     assert two.for_scope("user:ann").get_fact("city") == "Faro"
+
+
+@pytest.mark.parametrize("reason", ["PIN-4711", "she told her PIN, which is PIN-4711"])
+def test_p24_what_was_deleted_since_is_deleted_in_the_target_and_comes_back_by_no_archive(
+    opened: Open, clock: Clock, journal_url: str | None, tmp_path: Path, reason: str
+) -> None:
+    """P24: a reason that was removed may have been shorter than the mark that says so."""
+    one = opened(scope="user:ann/session:s")
+    two = opened("two", scope="user:ann/session:s", journal_url=journal_url)
+    one.follow([Message("user" if n % 2 else "assistant", f"Thing {n} was said.", id=f"m{n}") for n in range(1, 9)])
+    one.apply(ManagementPlan(decisions=(Delete("m1", reason),), source="llm"))
+    one.export(tmp_path / "old.jsonl")
+    one.migrate_to(two)
+    [hit] = [hit for hit in one.search_long_term("Thing 1", 10) if hit.message_ids == ("m1",)]
+    one.long_term.delete([hit.id])
+    one.migrate_to(two)
+    for memory in (one, two):
+        memory.import_archive(tmp_path / "old.jsonl")
+        [receipt] = memory.receipts()
+        assert [made.reason for made in receipt.decisions] == [""]
+    for directory in ("one", "two"):
+        journals = (path for path in (tmp_path / directory).glob("journal/*") if path.is_file())
+        assert not any(b"PIN-4711" in path.read_bytes() for path in journals)
 
 
 def test_another_history_in_the_target_is_refused_before_anything_is_written(opened: Open, clock: Clock) -> None:
