@@ -9,11 +9,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from weakref import WeakValueDictionary
 
-from memory_integrations.copying import PAGE, Progress
+from memory_integrations.copying import PAGE, Progress, purging
 from memory_integrations.errors import EmbeddingMismatchError, StoreUnavailableError
 from memory_integrations.forks import inherited
 from memory_integrations.layout import (
@@ -314,7 +314,7 @@ class MemoryCollection:
         """
         client = self.open()
         try:
-            with client.purging(self.name) if is_embedded(client) else nullcontext():
+            with purging(client, self.name):
                 yield
         finally:
             for tag in tags:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from memory_integrations.layout import SPARSE, vectors_of
@@ -87,6 +88,8 @@ def copy_points(
 ) -> int:
     """Copy the points that the target does not have yet, or has otherwise, page by page.
 
+    Of what is overwritten nothing is left in the embedded engine's files when this returns.
+
     Args:
         source: Where they are.
         name: The collection's name there.
@@ -100,20 +103,36 @@ def copy_points(
     """
     total, done = source.count(name, exact=True).count, 0
     whole = prepare is None
-    for points in pages(source, name, with_vectors=whole):
-        ids = [point.id for point in points]
-        there = {point.id: point for point in target.retrieve(new_name, ids, with_vectors=whole)}
-        missing = [
-            point
-            for point in points
-            if point.id not in there or not are_equal(point, there[point.id], with_vectors=whole)
-        ]
-        if missing:
-            target.upsert(new_name, points=as_they_are(missing) if prepare is None else prepare(missing), wait=True)
-        done += len(points)
-        if progress is not None:
-            progress(done, total)
+    with ExitStack() as overwriting:
+        is_overwriting = False
+        for points in pages(source, name, with_vectors=whole):
+            ids = [point.id for point in points]
+            there = {point.id: point for point in target.retrieve(new_name, ids, with_vectors=whole)}
+            missing = [
+                point
+                for point in points
+                if point.id not in there or not are_equal(point, there[point.id], with_vectors=whole)
+            ]
+            if not is_overwriting and any(point.id in there for point in missing):
+                overwriting.enter_context(purging(target, new_name))  # once: it writes the whole collection anew
+                is_overwriting = True
+            if missing:
+                written = as_they_are(missing) if prepare is None else prepare(missing)
+                target.upsert(new_name, points=written, wait=True)
+            done += len(points)
+            if progress is not None:
+                progress(done, total)
     return done
+
+
+def purging(client: QdrantClient, name: str) -> AbstractContextManager[object]:
+    """What the body deletes or overwrites is physically gone afterwards from the embedded engine's files.
+
+    Deleted payloads stay until the files are written anew, which a server does in its own time. The body holds up no
+    other writer.
+    """
+    begun: AbstractContextManager[object] = getattr(client, "purging", nullcontext)(name)
+    return begun
 
 
 def pages(client: QdrantClient, name: str, *, with_vectors: bool) -> Iterator[list[Any]]:

@@ -23,6 +23,7 @@ from memory_integrations import (
 )
 from memory_integrations.collection import COLLECTION
 from memory_integrations.layout import DENSE, vectors_of
+from memory_integrations.qdrant_edge.store import Collection as EngineCollection
 
 Open = Callable[..., MemoryManager]
 ODD = [MemoryScope("Ann"), MemoryScope("ann"), MemoryScope("../x", "%2F\0"), MemoryScope(None, "s"), MemoryScope()]
@@ -149,6 +150,44 @@ def test_p24_what_was_deleted_since_is_deleted_in_the_target_and_comes_back_by_n
     for directory in ("one", "two"):
         journals = (path for path in (tmp_path / directory).glob("journal/*") if path.is_file())
         assert not any(b"PIN-4711" in path.read_bytes() for path in journals)
+
+
+def test_p24_what_was_deleted_or_changed_since_is_in_no_file_of_the_target(
+    opened: Open, clock: Clock, tmp_path: Path
+) -> None:
+    """P24: a move that goes on overwrites what the first one copied."""
+    one, two = opened(scope="user:ann"), opened("two")
+    said = {"a": "The first PIN is 4711.", "b": "The second PIN is 8282.", "c": "The kettle is red."}
+    places = one.long_term.store_messages(Message("user", text, id=id_) for id_, text in said.items())
+    one.migrate_to(two)
+    one.long_term.delete(places[:1])
+    one.long_term.store_messages([Message("user", "The second PIN is a secret.", id="b")])
+    one.migrate_to(two)
+    files = b"".join(path.read_bytes() for path in (tmp_path / "two/vectors").rglob("*") if path.is_file())
+    assert [text for text in (b"4711", b"8282", b"is a secret", b"kettle") if text in files] == [
+        b"is a secret",
+        b"kettle",
+    ]
+
+
+def test_a_move_that_goes_on_writes_the_target_anew_once_and_only_where_something_is_overwritten(
+    opened: Open, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory_integrations.copying.PAGE", 2)
+    one, two = opened(scope="user:ann"), opened("two")
+    one.long_term.store_messages(Message("user", f"Thing {number}.", id=f"{number}") for number in range(9))
+    rebuilt: list[str] = []
+    real = EngineCollection.rebuild
+    monkeypatch.setattr(EngineCollection, "rebuild", lambda self, *a: rebuilt.append(str(self.path)) or real(self, *a))
+    one.migrate_to(two)
+    one.long_term.store_messages([Message("user", "Thing 10.", id="10")])
+    one.migrate_to(two)
+    assert rebuilt == []
+    one.long_term.store_messages(
+        Message("user", f"Thing {number}, which is new.", id=f"{number}") for number in range(9)
+    )
+    one.migrate_to(two)
+    assert len([path for path in rebuilt if "/two/" in path]) == 1
 
 
 def test_another_history_in_the_target_is_refused_before_anything_is_written(opened: Open, clock: Clock) -> None:
