@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from memory_integrations.layout import SPARSE, vectors_of
@@ -103,8 +104,7 @@ def copy_points(
     """
     total, done = source.count(name, exact=True).count, 0
     whole = prepare is None
-    with ExitStack() as overwriting:
-        is_overwriting = False
+    with at_first_need(lambda: purging(target, new_name)) as overwrite:
         for points in pages(source, name, with_vectors=whole):
             ids = [point.id for point in points]
             there = {point.id: point for point in target.retrieve(new_name, ids, with_vectors=whole)}
@@ -113,9 +113,8 @@ def copy_points(
                 for point in points
                 if point.id not in there or not are_equal(point, there[point.id], with_vectors=whole)
             ]
-            if not is_overwriting and any(point.id in there for point in missing):
-                overwriting.enter_context(purging(target, new_name))  # once: it writes the whole collection anew
-                is_overwriting = True
+            if any(point.id in there for point in missing):
+                overwrite()
             if missing:
                 written = as_they_are(missing) if prepare is None else prepare(missing)
                 target.upsert(new_name, points=written, wait=True)
@@ -123,6 +122,13 @@ def copy_points(
             if progress is not None:
                 progress(done, total)
     return done
+
+
+@contextmanager
+def at_first_need(begin: Callable[[], AbstractContextManager[object]]) -> Iterator[Callable[[], object]]:
+    """Enter a context when what this gives is called, once, and leave it after the body; else it costs nothing."""
+    with ExitStack() as entered:
+        yield cache(lambda: entered.enter_context(begin()))
 
 
 def purging(client: QdrantClient, name: str) -> AbstractContextManager[object]:

@@ -44,7 +44,8 @@ class MemoryHit:
             were found, with ``…`` for what is left out.
         score: In (0, 1], higher is better; comparable within one search.
         message_ids: The messages that the text shows.
-        metadata: Scope, session_id, role, name, created_at, kind, and the message's own under "extra".
+        metadata: Scope, session_id, role, name, created_at, updated_at (where a message was changed), kind, and the
+            message's own under "extra".
         explanation: With ``explain=True``, what each signal gave to the score; they add up to it.
     """
 

@@ -134,8 +134,9 @@ class LongTermMemory:
     def store_messages(self, messages: Iterable[Message]) -> list[str]:
         """Store what users and assistants said; other roles, and messages without text, are no memories.
 
-        A message whose id is stored already keeps its place and its time, and is not doubled. Blocks of injected
-        memory inside a message are left out.
+        A message whose id is stored already keeps its place and its time, and is not doubled; where it says something
+        else now, its metadata says when that was told (``updated_at``). Blocks of injected memory inside a message are
+        left out.
 
         Args:
             messages: In the order in which they were said.
@@ -488,6 +489,8 @@ class LongTermMemory:
                 is_whole = piece_of(metadata_of(before[0]))[1] == len(parts)
                 if is_whole and parts == list(map(text_of, before)) and metadata == _whole(metadata_of(before[0])):
                     continue  # a conversation that is told again costs no writing
+                if kind == "message":  # it keeps its time, and of two archives one must know which is later
+                    metadata["updated_at"] = as_utc(self._clock()).isoformat()
             orders = [metadata_of(point).get("order") for point in before]
             if len(before) != len(parts) or None in orders:
                 orders = list(collection.next_orders(len(parts)))

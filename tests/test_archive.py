@@ -35,6 +35,7 @@ from memory_integrations.items import ItemMemory, NewItem, item_id
 from memory_integrations.journal import as_json_line, events_of
 from memory_integrations.layout import point_id
 from memory_integrations.namespaces import ItemScopes
+from memory_integrations.qdrant_edge.store import Collection as EngineCollection
 
 Open = Callable[..., MemoryManager]
 
@@ -807,11 +808,66 @@ def test_what_was_written_since_a_backup_stays(opened: Open, clock: Clock, tmp_p
     one.export(tmp_path / "later.jsonl", all_scopes=True)
     two = opened("two")
     two.import_archive(path)
-    assert two.import_archive(tmp_path / "later.jsonl").new_points == 2, "what is older there is replaced"
+    assert two.import_archive(tmp_path / "later.jsonl").new_points == 3, "what is older there is replaced"
     found = [of.long_term.search("pets", 1, where=MemoryFilter(kind="file")) for of in (ann, two.for_scope(ann.scope))]
     assert [hit.text for hit in found[0]] == [hit.text for hit in found[1]] != []
     assert {key: value for key, value in everything_of(two)[0].items() if LONG[:20] in str(value)} == {}
     assert MemoryStore(two).get(("notes",), "theme").value == {"is": "dark"}  # type: ignore[union-attr]
+
+
+def files_with(directory: Path, *texts: str) -> list[str]:
+    """Those of the texts that are in any file under a directory."""
+    files = b"".join(path.read_bytes() for path in directory.rglob("*") if path.is_file())
+    return [text for text in texts if text.encode() in files]
+
+
+@pytest.mark.parametrize("vectors", [False, True])
+def test_a_message_that_was_changed_since_is_newer_in_either_direction(
+    opened: Open, clock: Clock, tmp_path: Path, vectors: bool
+) -> None:
+    """An answer that was stored half is whole in a later archive; it keeps the time at which it was said."""
+    one, two = opened(scope="user:ann"), opened("two", scope="user:ann")
+    said = {"half": "It leaves at nine", "whole": "It leaves at nine from gate seven."}
+    for name, text in said.items():
+        one.long_term.store_messages([Message("assistant", text, id="m")])
+        one.export(tmp_path / f"{name}.jsonl", vectors=vectors)
+        clock.advance(60)
+    assert two.import_archive(tmp_path / "half.jsonl").new_points == 1
+    assert two.import_archive(tmp_path / "whole.jsonl").new_points == 1
+    for memory in (one, two):
+        for name in said:
+            assert memory.import_archive(tmp_path / f"{name}.jsonl").new_points == 0
+        [message] = memory.long_term.messages()
+        assert message.text == said["whole"]
+        assert (clock.now - message.created_at).seconds == 120  # type: ignore[operator]
+    assert everything_of(one) == everything_of(two)
+
+
+def test_p24_what_an_import_puts_something_newer_in_the_place_of_is_in_no_file(
+    opened: Open, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P24: and the files are written anew once, however much there is to import."""
+    monkeypatch.setattr("memory_integrations.archive.PAGE", 2)
+    one, two = opened(scope="user:ann"), opened("two", scope="user:ann")
+    secrets = [f"The PIN number {number} is {number}4711" for number in range(5)]
+    one.long_term.store_messages(Message("user", text, id=text[:16]) for text in secrets)
+    one.store_file_summary("pins.txt", f"{LONG} 9999-8888")
+    one.export(tmp_path / "before.jsonl")
+    clock.advance(60)
+    one.long_term.store_messages(Message("user", f"{text[:16]} is none of yours", id=text[:16]) for text in secrets)
+    one.store_file_summary("pins.txt", "Nothing.")
+    one.export(tmp_path / "after.jsonl")
+    rebuilt: list[Any] = []
+    real = EngineCollection.rebuild
+    monkeypatch.setattr(EngineCollection, "rebuild", lambda self, *a: rebuilt.append(self) or real(self, *a))
+    two.import_archive(tmp_path / "before.jsonl")
+    two.import_archive(tmp_path / "before.jsonl")
+    assert rebuilt == [], "nothing was overwritten"
+    assert files_with(tmp_path / "two/vectors", *secrets, "9999-8888") == [*secrets, "9999-8888"]
+    two.import_archive(tmp_path / "after.jsonl")
+    assert len(rebuilt) == 1
+    assert files_with(tmp_path / "two/vectors", *secrets, "9999-8888", "none of yours") == ["none of yours"]
+    assert everything_of(two) == everything_of(one)
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -30,7 +30,7 @@ from memory_integrations import (
 )
 from memory_integrations.collection import MemoryCollection
 from memory_integrations.delimiters import delimit
-from memory_integrations.layout import pieces, point_id
+from memory_integrations.layout import metadata_of, pieces, point_id
 from memory_integrations.qdrant_edge import QdrantEdgeClient
 
 NOON = datetime(2025, 5, 8, 12, tzinfo=UTC)
@@ -112,6 +112,25 @@ def test_telling_a_conversation_again_writes_nothing(manager: MemoryManager, mon
         client, "upsert", lambda name, points, wait: pytest.fail(f"wrote {len(points)}") if points else 0
     )
     assert manager.long_term.store_messages(said) == first
+
+
+def test_a_message_that_is_changed_says_when_and_one_that_is_told_again_does_not(tmp_path: Path) -> None:
+    moments = iter(NOON + timedelta(hours=hours) for hours in range(20))
+    with MemoryManager("user:ann", data_dir=tmp_path, clock=lambda: next(moments)) as memory:
+
+        def told(text: str) -> str | None:
+            [id_] = memory.long_term.store_messages([Message("user", text, id="m", created_at=NOON)])
+            [point] = memory._open.memories.retrieve([id_])
+            fields = metadata_of(point)
+            assert fields["created_at"] == NOON.isoformat()
+            return fields.get("updated_at")
+
+        assert told("Half an answer") is None
+        assert told("Half an answer") is None
+        changed = told("Half an answer is none")
+        assert changed is not None and changed > NOON.isoformat()
+        assert told("Half an answer is none") == changed
+        assert (told("Another one") or "") > changed
 
 
 def test_p11_storing_again_keeps_metadata_that_others_added(manager: MemoryManager) -> None:
