@@ -31,6 +31,7 @@ from memory_integrations.layout import (
     DELETED,
     DENSE,
     SPARSE,
+    TOLD,
     MemoryHit,
     MessageName,
     as_message,
@@ -605,7 +606,7 @@ class LongTermMemory:
 
         further = models.FieldCondition(key="metadata.piece", range=models.Range(gt=0))
         first = tagged(tags, *conditions)
-        first.must_not = [further]
+        first.must_not = [models.Filter(must=[further, _is_told()])]
         return self._collection.count(first)
 
 
@@ -637,6 +638,17 @@ def _is_message(point: Any) -> bool:
     return metadata_of(point).get("kind") == "message"
 
 
+def _has_pieces(point: Any) -> bool:
+    return metadata_of(point).get("kind") in TOLD
+
+
+def _is_told() -> models.Condition:
+    """The condition that a point says by which name, and in which pieces, its text is stored."""
+    from qdrant_client import models
+
+    return models.FieldCondition(key="metadata.kind", match=models.MatchAny(any=list(TOLD)))
+
+
 def _first_pieces(points: Iterable[Any]) -> list[str]:
     """Of these points, the ids of messages' first pieces: by them a message is known."""
     return [str(point.id) for point in points if _is_message(point) and piece_of(metadata_of(point))[0] == 0]
@@ -652,7 +664,7 @@ def _every_piece(tag: str, points: Sequence[Any]) -> models.Filter:
     from qdrant_client import models
 
     by_session: dict[str | None, set[str]] = {}
-    for session, message in map(name_of, points):
+    for session, message in map(name_of, filter(_has_pieces, points)):
         by_session.setdefault(session, set()).add(message)
     wanted: list[models.Condition] = [models.HasIdCondition(has_id=[point.id for point in points])]
     for session, ids in by_session.items():
@@ -662,7 +674,7 @@ def _every_piece(tag: str, points: Sequence[Any]) -> models.Filter:
             else equals("metadata.session_id", session)
         )
         any_of = models.FieldCondition(key="metadata.message_id", match=models.MatchAny(any=sorted(ids)))
-        wanted.append(models.Filter(must=[of_session, any_of]))
+        wanted.append(models.Filter(must=[of_session, any_of, _is_told()]))
     return tagged([tag], models.Filter(should=wanted))
 
 

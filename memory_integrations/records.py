@@ -15,14 +15,13 @@ from typing import Any, TypeGuard
 from uuid import UUID
 
 from memory_integrations.journal import Event, as_json_line, decode_event
-from memory_integrations.layout import is_deeper, point_id
+from memory_integrations.layout import MOST_PIECES, TOLD, is_deeper, point_id
 from memory_integrations.namespaces import KIND, check_namespace, item_id, joined, own_tag
 from memory_integrations.scopes import MemoryScope
 
 _DEEPEST = 120  # levels of lists and objects: facts have some 100, and the engine cannot read back 127 of a payload
 _LARGEST_INDEX = 2**32 - 1
 _LARGEST_NUMBER = 2**63 - 1
-_MOST_PIECES = 100_000  # of a message of some 100 MB; who deletes one names them all
 
 
 def read_line(line: bytes) -> dict[str, Any]:
@@ -115,7 +114,7 @@ def id_by(fields: Mapping[str, Any]) -> str | None:
     tag, kind = fields["scope"], fields.get("kind")
     if kind == KIND:
         return item_id(tag, tuple(fields["namespace"]), fields["key"])
-    if kind in ("message", "file") and "message_id" in fields:
+    if kind in TOLD and "message_id" in fields:
         return point_id(tag, fields.get("session_id"), fields["message_id"], fields.get("piece", 0))
     return None
 
@@ -213,7 +212,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return _is_whole(value) and value <= _MOST_PIECES
+    return _is_whole(value) and value <= MOST_PIECES
 
 
 def _is_text(value: Any) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from strategies import Clock
+from strategies import Clock, time_limit
 
 from memory_integrations import (
     EmbeddingMismatchError,
@@ -713,6 +713,17 @@ def test_a_backup_may_have_what_other_programs_wrote_in_their_way(opened: Open, 
     with pytest.raises(StoreCorruptedError, match=r"the point 1 cannot be embedded .* Nothing was imported"):
         three.import_archive(tmp_path / "without.jsonl")
     assert everything_of(three) == ({}, {})
+
+
+@pytest.mark.parametrize("kind", ["mail", "message"])
+def test_more_pieces_than_anybody_has_cost_an_import_nothing(opened: Open, tmp_path: Path, kind: str) -> None:
+    one = opened()
+    ids = [point_id("user:ann", "s", str(number)) for number in range(20)]
+    for at, pieces in (("2025-01-01T00:00:00+00:00", 2_000_000), ("2025-01-02T00:00:00+00:00", 1)):
+        fields = {"kind": kind, "pieces": pieces, "created_at": at, "session_id": "s"}
+        records = [foreign("user:ann", id_, **fields, message_id=str(n)) for n, id_ in enumerate(ids)]
+        with time_limit(10):
+            assert one.import_archive(written(tmp_path / "all.jsonl", *records, scope=None)).new_points == 20
 
 
 @pytest.mark.parametrize("how", ["replaced", "overwritten"])

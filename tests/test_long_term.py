@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -930,3 +931,50 @@ def test_what_another_program_says_of_its_memory_breaks_nobodys_search(
     assert [m.role for m in everybody.long_term.messages()] == ["note"]
     everybody.long_term.erase()
     assert list(everybody.long_term.messages()) == []
+
+
+MAIL = [f"Part {number} of the mail about the harbour." for number in range(3)]
+
+
+def add_mail(manager: MemoryManager, **fields: Any) -> list[str]:
+    """Three chunks of one mail, as splitters make them: each has a copy of all that is said of the mail."""
+    metadatas = [{"scope": manager.scope.tag, "message_id": "<mail@example>", **fields} for _ in MAIL]
+    return [str(UUID(id_)) for id_ in manager.long_term.vectorstore.add_texts(MAIL, metadatas=metadatas)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"session_id": "s"}, {"piece": 1, "pieces": 3}, {"kind": "mail"}, {"kind": ["message"], "pieces": 10**9}],
+    ids=str,
+)
+def test_p22_what_another_program_says_of_its_documents_makes_no_two_of_them_one(
+    manager: MemoryManager, fields: dict[str, Any]
+) -> None:
+    """P22: what is a name in our messages is anything in its own."""
+    manager.long_term.store_messages([Message("user", "I like the harbour.", id="m", session_id="s")])
+    ids = add_mail(manager, **fields)
+    assert manager.long_term.count() == 4
+    assert sorted(message.text for message in manager.long_term.messages()) == ["I like the harbour.", *MAIL]
+    hits = manager.search_long_term("the harbour", 10)
+    assert {hit.id for hit in hits} > set(ids)
+    assert len(hits) == 4
+    assert manager.long_term.delete(ids[:1]) == 1
+    assert sorted(message.text for message in manager.long_term.messages()) == ["I like the harbour.", *MAIL[1:]]
+    assert manager.long_term.count() == 3
+    assert manager.long_term.delete(ids) == 2
+    assert [message.id for message in manager.long_term.messages()] == ["m"]
+
+
+@pytest.mark.parametrize("text", ["I like the harbour.", "I like the harbour. " * 200], ids=["short", "in pieces"])
+def test_p22_a_document_with_the_name_of_a_message_is_another_memory(manager: MemoryManager, text: str) -> None:
+    """P22: neither hides the other, nor goes with it."""
+    said = [Message("user", text, id="<mail@example>", session_id="s")]
+    [message] = manager.long_term.store_messages(said)
+    first, second, third = add_mail(manager, session_id="s")
+    assert sorted(one.text for one in manager.long_term.messages()) == sorted([text, *MAIL])
+    assert manager.long_term.delete([first]) == 1
+    assert sorted(one.text for one in manager.long_term.messages()) == sorted([text, *MAIL[1:]])
+    assert manager.long_term.delete([message]) == 1
+    assert sorted(one.text for one in manager.long_term.messages()) == MAIL[1:]
+    assert manager.long_term.recorded(said) == {"<mail@example>": None}, "its mark stands where it stood"
+    assert manager.long_term.delete([second, third]) == 2
