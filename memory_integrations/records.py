@@ -166,14 +166,14 @@ def _check_fields(fields: Mapping[str, Any]) -> None:
     What other programs wrote may say anything: all who read it know that.
     """
     kind = fields.get("kind")
-    if not (kind == KIND or kind in _ROLES or "within" in fields):
+    if not (kind == KIND or kind in TOLD or "within" in fields):
         return
     for name, is_right in _FIELDS.items():
         if name in fields and not is_right(fields[name]):
             raise ValueError(f"its {name} {fields[name]!r:.60} is none")
     if fields.get("piece", 0) >= fields.get("pieces", 1):
         raise ValueError(f"it is piece {fields['piece']} of {fields.get('pieces', 1)}, counted from 0")
-    if kind in _ROLES and fields.get("role") not in _ROLES[kind]:
+    if kind in TOLD and fields.get("role") not in _ROLES[kind]:
         raise ValueError(f"its role {fields.get('role')!r:.60} is none of a {kind}")
     if kind == KIND or "within" in fields:  # by which a store finds its items
         _check_item(fields)

@@ -715,6 +715,19 @@ def test_a_backup_may_have_what_other_programs_wrote_in_their_way(opened: Open, 
     assert everything_of(three) == ({}, {})
 
 
+@pytest.mark.parametrize("kind", [["mail"], {"is": "mail"}, 5, None, "mail"], ids=str)
+def test_what_other_programs_call_a_kind_may_be_anything(opened: Open, tmp_path: Path, kind: Any) -> None:
+    one = opened(scope="user:ann")
+    one.long_term.vectorstore.add_texts(["It rains."], metadatas=[{"scope": "user:ann", "kind": kind}])
+    wrote = one.export(tmp_path / "ann.jsonl")
+    two = opened("two", scope="user:ann")
+    assert two.import_archive(tmp_path / "ann.jsonl") == all_new(wrote)
+    assert two.import_archive(tmp_path / "ann.jsonl").new_points == 0
+    assert [message.text for message in two.long_term.messages()] == ["It rains."]
+    two.store_file_summary("weather.txt", "It rained.")
+    assert two.long_term.erase() == 2
+
+
 @pytest.mark.parametrize("kind", ["mail", "message"])
 def test_more_pieces_than_anybody_has_cost_an_import_nothing(opened: Open, tmp_path: Path, kind: str) -> None:
     one = opened()
