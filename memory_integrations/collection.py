@@ -98,7 +98,7 @@ class MemoryCollection:
         self._make_client = client
         self._make_embeddings = embeddings
         self.options = dict(options or {})
-        self.lock = threading.RLock()  # held while a table is filled or ranked
+        self.lock = threading.RLock()  # held while a table is filled or ranked, and while all is embedded anew
         self._client: QdrantClient | None = None
         self._place = name  # the collection that the name stands for
         self._look_again_at = 0.0
@@ -107,7 +107,7 @@ class MemoryCollection:
         self._rows = 0  # of all tables
         self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
         self._last_order = 0
-        self._ordering = threading.Lock()
+        self._briefly = threading.Lock()  # held for no longer than a moment: event loops wait for it
         self._making = threading.RLock()
         self._made: dict[str, Any] = {} if weights is None else {"weights": weights}
         inherited(self)
@@ -204,14 +204,14 @@ class MemoryCollection:
 
     def next_orders(self, count: int) -> list[int]:
         """Numbers that grow with every message, in all processes: nanoseconds since the epoch, never twice in this."""
-        with self._ordering:
+        with self._briefly:
             first = max(time.time_ns(), self._last_order + 1)
             self._last_order = first + count - 1
         return list(range(first, first + count))
 
     def turn(self, tag: str) -> Turn:
         """The turn of a scope, for as long as somebody holds it."""
-        with self.lock:
+        with self._briefly:
             turn = self._turns.get(tag)
             if turn is None:
                 turn = self._turns[tag] = Turn()
@@ -353,7 +353,7 @@ class MemoryCollection:
 
     def leave_to_parent(self) -> None:
         """In a forked process: what the parent's threads hold, and have half done, is theirs."""
-        self.lock, self._ordering, self._making = threading.RLock(), threading.Lock(), threading.RLock()
+        self.lock, self._briefly, self._making = threading.RLock(), threading.Lock(), threading.RLock()
         for turn in list(self._turns.values()):
             turn.lock = threading.RLock()
         self._client = None
