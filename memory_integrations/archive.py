@@ -387,15 +387,18 @@ def restore_archive(
         new_events += restored(journal, scope, events)
     with at_first_need(collection.removing) as overwrite:  # once: it writes the whole collection anew
         for batch in batched(archive.points(), PAGE):
-            placed = batch if archive.scope is None else _placed(batch, archive.scope, collection)
-            points = [_unpacked(record) for record in placed]
-            here = _here(points, collection)
-            new = [point for point in points if _is_new(point, here)]
-            if any(_is_memory(here.get(point.id)) for point in new):
-                overwrite()
-                surplus = [id_ for point in new for id_ in _surplus(point, here)]
-                collection.delete(models.PointIdsList(points=list(surplus)) if surplus else None)
-            collection.put(new if packed else collection.encode([p.id for p in new], [p.payload or {} for p in new]))
+            read = list(map(_unpacked, batch))
+            with collection.turns({_tag_of(point) for point in read}):  # nobody writes between a look and a write
+                points = read if archive.scope is None else _placed(read, archive.scope, collection)
+                here = _here(points, collection)
+                new = [point for point in points if _is_new(point, here)]
+                if any(_is_memory(here.get(point.id)) for point in new):
+                    overwrite()
+                    surplus = [id_ for point in new for id_ in _surplus(point, here)]
+                    collection.delete(models.PointIdsList(points=list(surplus)) if surplus else None)
+                if not packed:
+                    new = collection.encode([point.id for point in new], [point.payload or {} for point in new])
+                collection.put(new)
             new_points += len(new)
             done += len(batch)
             if progress is not None:
@@ -407,19 +410,17 @@ def restore_archive(
     )
 
 
-def _placed(
-    records: Sequence[dict[str, Any]], whose: MemoryScope, collection: MemoryCollection
-) -> list[dict[str, Any]]:
+def _placed(points: Sequence[Any], whose: MemoryScope, collection: MemoryCollection) -> list[Any]:
     """The points of a scope's archive, each with an id that is the scope's.
 
     What another program wrote has an id that tells nothing. It keeps that where it is here already: another scope's
     memory may stand in that place, now or later.
     """
-    strange = [record["id"] for record in records if id_by(record["payload"]["metadata"]) is None]
+    strange = [point.id for point in points if id_by(metadata_of(point)) is None]
     here = {point.id for point in collection.retrieve(strange) if is_of(metadata_of(point), whose)}
     moved = set(strange) - here
     return [
-        {**record, "id": strange_id(whose, record["id"])} if record["id"] in moved else record for record in records
+        point.model_copy(update={"id": strange_id(whose, point.id)}) if point.id in moved else point for point in points
     ]
 
 
@@ -446,11 +447,14 @@ def _is_new(point: models.PointStruct, here: _Here) -> bool:
 
 def _surplus(point: models.PointStruct, here: _Here) -> list[str]:
     """Of what a new point takes the place of, the pieces beyond its own; told with the first of them."""
-    fields = metadata_of(point)
-    piece, count = piece_of(fields)
+    piece, count = piece_of(metadata_of(point))
     count_here = piece_of(here.get(point.id, {}))[1]
-    tag = str(fields.get("scope"))
-    return [] if piece else [point_id(tag, *name_of(point), further) for further in range(count, count_here)]
+    tag, name = _tag_of(point), name_of(point)
+    return [] if piece else [point_id(tag, *name, further) for further in range(count, count_here)]
+
+
+def _tag_of(point: models.PointStruct) -> str:
+    return str(metadata_of(point).get("scope"))
 
 
 def _is_memory(fields: Mapping[str, Any] | None) -> bool:
@@ -458,10 +462,9 @@ def _is_memory(fields: Mapping[str, Any] | None) -> bool:
     return fields is not None and fields.get("scope") != DELETED
 
 
-def _first_piece(point: Any) -> Any:
+def _first_piece(point: models.PointStruct) -> Any:
     """The id of the first piece of the text that a point is of."""
-    fields = metadata_of(point)
-    return point_id(str(fields.get("scope")), *name_of(point)) if piece_of(fields)[0] else point.id
+    return point_id(_tag_of(point), *name_of(point)) if piece_of(metadata_of(point))[0] else point.id
 
 
 def _is_before(here: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> bool:

@@ -8,8 +8,8 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from weakref import WeakValueDictionary
 
@@ -216,6 +216,15 @@ class MemoryCollection:
             if turn is None:
                 turn = self._turns[tag] = Turn()
             return turn
+
+    @contextmanager
+    def turns(self, tags: Collection[str]) -> Iterator[None]:
+        """Hold the turns of scopes: in one order, so that no two who hold several wait for each other."""
+        held = [self.turn(tag) for tag in sorted(set(tags))]  # a turn that nobody has is let go of
+        with ExitStack() as stack:
+            for turn in held:
+                stack.enter_context(turn.lock)
+            yield
 
     def table(self, tag: str) -> Conversations:
         """What ranking knows of a scope's messages; read from the collection at first use."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from strategies import Clock, time_limit
+from strategies import Clock, frequent_switches, time_limit
 
 from memory_integrations import (
     EmbeddingMismatchError,
@@ -837,6 +837,48 @@ def test_what_was_written_since_a_backup_stays(opened: Open, clock: Clock, tmp_p
     assert [hit.text for hit in found[0]] == [hit.text for hit in found[1]] != []
     assert {key: value for key, value in everything_of(two)[0].items() if LONG[:20] in str(value)} == {}
     assert MemoryStore(two).get(("notes",), "theme").value == {"is": "dark"}  # type: ignore[union-attr]
+
+
+def test_what_is_written_while_an_import_has_looked_and_not_written_yet_stays(
+    opened: Open, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import and a writer of one scope take turns, as any two writers do."""
+    one, two = opened(scope="user:ann"), opened("two", scope="user:ann")
+
+    def tell(memory: MemoryManager, text: str) -> None:
+        memory.long_term.store_messages([Message("user", text, id="m")])
+
+    tell(one, "My doctor is Dr. Old.")
+    tell(two, "My doctor is Dr. Old.")
+    clock.advance(60)
+    tell(one, "My doctor is Dr. Later.")
+    one.export(tmp_path / "ann.jsonl")
+    clock.advance(60)
+    writer = threading.Thread(target=tell, args=(two, "My doctor is Dr. New."))
+    put = MemoryCollection.put
+
+    def put_late(self: MemoryCollection, points: Any) -> None:
+        writer.start()
+        writer.join(0.5)
+        put(self, points)
+
+    monkeypatch.setattr(MemoryCollection, "put", put_late)
+    assert two.import_archive(tmp_path / "ann.jsonl").new_points == 1
+    writer.join()
+    assert [message.text for message in two.long_term.messages()] == ["My doctor is Dr. New."]
+
+
+def test_two_imports_at_once_do_not_wait_for_each_other(opened: Open, clock: Clock, tmp_path: Path) -> None:
+    """Their batches have the points of several users, in whatever order."""
+    users = [f"user:{number}" for number in range(6)]
+    records = [point(user, text=f"{user} said it.", order=n) for n, user in enumerate(users)]
+    paths = [written(tmp_path / f"{n}.jsonl", *said, scope=None) for n, said in enumerate((records, records[::-1]))]
+    one = opened()
+    with ThreadPoolExecutor(2) as pool, frequent_switches(), time_limit(60):
+        for _ in range(20):
+            list(pool.map(one.import_archive, paths))
+            for user in users:
+                one.for_scope(user).long_term.erase()
 
 
 def files_with(directory: Path, *texts: str) -> list[str]:
