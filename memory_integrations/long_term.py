@@ -137,7 +137,7 @@ class LongTermMemory:
 
         A message whose id is stored already keeps its place and its time, and is not doubled; where it says something
         else now, its metadata says when that was told (``updated_at``). Blocks of injected memory inside a message are
-        left out.
+        left out. One that is told again with nothing left in it is deleted, physically; it may be told again.
 
         Args:
             messages: In the order in which they were said.
@@ -154,9 +154,9 @@ class LongTermMemory:
         for batch in batched((m for m in map(expect_message, messages) if m.role in REMEMBERED_ROLES), PAGE):
             texts = [(message, strip_injected(message.text)) for message in batch]
             ids += self._write(
-                [(arrived(message, self.session_id, now), text) for message, text in texts if text],
+                [(arrived(message, self.session_id, now), text) for message, text in texts if text or message.id],
                 # Only an id that came from outside can be known already.
-                given={message.id for message, text in texts if text and message.id},
+                given={message.id for message, _ in texts if message.id},
             )
         return ids
 
@@ -458,7 +458,7 @@ class LongTermMemory:
         """Write messages that have arrived, with the texts to be remembered of them.
 
         Args:
-            messages: The messages and texts.
+            messages: The messages and texts. Where there is no text, what is stored of the message is deleted.
             given: Those ids that came from outside, and so may be stored already.
             kind: What they are.
         """
@@ -472,19 +472,25 @@ class LongTermMemory:
                 self._write_in_turn(list(itertools.compress(messages, is_first)), given, kind)
             if again:
                 self._write(again, {*given, *(message.id for message, _ in again if message.id)}, kind)
-        return places
+        return [place for place, (_, text) in zip(places, messages, strict=True) if text]
 
     def _write_in_turn(self, messages: Sequence[tuple[Message, str]], given: Collection[str], kind: str) -> None:
         collection, tag = self._collection, self.scope.tag
+        if not (any(text for _, text in messages) or collection.is_open or collection.exists()):
+            return  # what says nothing makes no collection
         places = [point_id(tag, message.session_id, message.id or "") for message, _ in messages]
         known = self._stored(place for place, (message, _) in zip(places, messages, strict=True) if message.id in given)
         ids: list[str] = []
         payloads: list[dict[str, Any]] = []
         outdated: list[str] = []
+        emptied: list[Any] = []
         is_cut = False  # whether something that a message said is taken out of it
         for place, (message, text) in zip(places, messages, strict=True):
-            metadata, parts = as_metadata(message, tag, kind), pieces(text)
             before = known.get(place, [])
+            if not text:
+                emptied += before
+                continue
+            metadata, parts = as_metadata(message, tag, kind), pieces(text)
             if before:
                 metadata = _updated(metadata_of(before[0]), metadata)
                 is_whole = piece_of(metadata_of(before[0]))[1] == len(parts)
@@ -502,10 +508,12 @@ class LongTermMemory:
                 ids.append(point_id(tag, message.session_id, message.id or "", number))
                 payloads.append({"page_content": part, "metadata": {**metadata, **numbered, "order": order}})
         points = collection.encode(ids, payloads)
-        if outdated or is_cut:
+        if outdated or emptied or is_cut:
             from qdrant_client import models
 
             with collection.removing(tag):  # in this order: where it is interrupted, what is left is not whole
+                if emptied:
+                    collection.delete(models.FilterSelector(filter=_every_piece(tag, emptied)))
                 collection.delete(models.PointIdsList(points=list(outdated)) if outdated else None)
                 collection.upsert(points)
         else:

@@ -861,6 +861,46 @@ def test_p24_what_is_taken_out_of_a_message_is_in_no_file(manager: MemoryManager
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
 
 
+@pytest.mark.parametrize("text", ["My PIN is 4711.", "My PIN is 4711, and that is a long story. " * 100])
+@pytest.mark.parametrize("left", ["", delimit("recalled", "What was said.")], ids=["nothing", "an injected block"])
+def test_p24_a_message_that_is_told_again_with_nothing_left_in_it_is_in_no_file(
+    manager: MemoryManager, tmp_path: Path, text: str, left: str
+) -> None:
+    """P24: nobody deleted it, so that it may be told again."""
+    memory = manager.long_term
+
+    def tell(text: str) -> list[str]:
+        others = [Message("user", "The kettle is red.", id="k"), Message("assistant", "", id="never said")]
+        return memory.store_messages([*others, Message("user", text, id="m", session_id="s")])
+
+    kettle, secret = tell(text)
+    [last] = memory._stored([secret])[secret][-1:]
+    assert tell(left) == [kettle]
+    assert memory.count() == 1
+    assert [message.text for message in memory.messages()] == ["The kettle is red."]
+    assert found_in_files(tmp_path, b"4711") == []
+    assert memory._collection.retrieve([secret, last.id]) == []
+    assert tell(left) == [kettle]
+    assert tell(text) == [kettle, secret]
+    assert sorted(message.text for message in memory.messages()) == sorted(["The kettle is red.", text])
+
+
+def test_a_message_told_twice_in_one_call_is_as_it_was_told_last_also_with_nothing_in_it(
+    manager: MemoryManager,
+) -> None:
+    memory = manager.long_term
+    memory.store_messages([Message("user", "Something.", id="m"), Message("user", "", id="m")])
+    assert memory.count() == 0
+    memory.store_messages([Message("user", "", id="m"), Message("user", "Something.", id="m")])
+    assert [message.text for message in memory.messages()] == ["Something."]
+
+
+def test_messages_with_nothing_in_them_make_no_collection(manager: MemoryManager, tmp_path: Path) -> None:
+    assert manager.long_term.store_messages([Message("user", "", id="m"), Message("assistant", "")]) == []
+    assert not (tmp_path / "vectors").exists()
+    assert not manager._open.memories.is_open
+
+
 def test_p24_pieces_that_nothing_tells_of_go_with_their_message(manager: MemoryManager) -> None:
     """Such as an earlier version left when it was interrupted."""
     manager.long_term.store_messages([Message("user", LONG_SECRET, id="x", session_id="s")])
