@@ -24,7 +24,7 @@ from tempfile import mkstemp
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from memory_integrations.collection import MemoryCollection, batched, equals, in_order, tagged
-from memory_integrations.copying import PAGE, Progress
+from memory_integrations.copying import PAGE, Progress, at_first_need
 from memory_integrations.errors import StoreCorruptedError, StoreUnavailableError
 from memory_integrations.journal import Event, Journal, as_json_line, encode_event, events_of, restored
 from memory_integrations.layout import (
@@ -361,8 +361,8 @@ def restore_archive(
 ) -> ArchiveReceipt:
     """Write what an archive has into stores; what is there already is not doubled, and what is newer there stays.
 
-    It may be interrupted: called again, it goes on. Memories that were deleted here come back, and so do events that
-    were lost here.
+    What is older there is physically gone when this returns. It may be interrupted: called again, it goes on. Memories
+    that were deleted here come back, and so do events that were lost here.
 
     Returns:
         What the archive says of itself, what of it was new here, and whether its vectors could be used.
@@ -373,6 +373,8 @@ def restore_archive(
         StoreUnavailableError: A scope has another history here than in the archive; nothing was written.
         StoreError: A store could not be written.
     """
+    from qdrant_client import models
+
     if archive.receipt.points:
         collection.open()
     packed = archive.has_vectors_of(collection)
@@ -383,74 +385,94 @@ def restore_archive(
         _check_texts(archive)
     for scope, events in archive.journals():
         new_events += restored(journal, scope, events)
-    for batch in batched(archive.points(), PAGE):
-        placed = batch if archive.scope is None else _placed(batch, archive.scope, collection)
-        new = _new([_unpacked(record) for record in placed], collection)
-        collection.put(new if packed else collection.encode([p.id for p in new], [p.payload or {} for p in new]))
-        new_points += len(new)
-        done += len(batch)
-        if progress is not None:
-            progress(done, archive.receipt.points)
+    with at_first_need(collection.removing) as overwrite:  # once: it writes the whole collection anew
+        for batch in batched(archive.points(), PAGE):
+            read = list(map(_unpacked, batch))
+            with collection.turns({_tag_of(point) for point in read}):  # nobody writes between a look and a write
+                points = read if archive.scope is None else _placed(read, archive.scope, collection)
+                here = _here(points, collection)
+                new = [point for point in points if _is_new(point, here)]
+                if any(_is_memory(here.get(point.id)) for point in new):
+                    overwrite()
+                    surplus = [id_ for point in new for id_ in _surplus(point, here)]
+                    collection.delete(models.PointIdsList(points=list(surplus)) if surplus else None)
+                if not packed:
+                    new = collection.encode([point.id for point in new], [point.payload or {} for point in new])
+                collection.put(new)
+            new_points += len(new)
+            done += len(batch)
+            if progress is not None:
+                progress(done, archive.receipt.points)
+    if done:  # what an interrupted import has overwritten
+        collection.finish_removing()
     return replace(
         archive.receipt, embedded_anew=archive.has_vectors and not packed, new_events=new_events, new_points=new_points
     )
 
 
-def _placed(
-    records: Sequence[dict[str, Any]], whose: MemoryScope, collection: MemoryCollection
-) -> list[dict[str, Any]]:
+def _placed(points: Sequence[Any], whose: MemoryScope, collection: MemoryCollection) -> list[Any]:
     """The points of a scope's archive, each with an id that is the scope's.
 
     What another program wrote has an id that tells nothing. It keeps that where it is here already: another scope's
     memory may stand in that place, now or later.
     """
-    strange = [record["id"] for record in records if id_by(record["payload"]["metadata"]) is None]
+    strange = [point.id for point in points if id_by(metadata_of(point)) is None]
     here = {point.id for point in collection.retrieve(strange) if is_of(metadata_of(point), whose)}
     moved = set(strange) - here
     return [
-        {**record, "id": strange_id(whose, record["id"])} if record["id"] in moved else record for record in records
+        point.model_copy(update={"id": strange_id(whose, point.id)}) if point.id in moved else point for point in points
     ]
 
 
-def _new(points: Sequence[models.PointStruct], collection: MemoryCollection) -> list[models.PointStruct]:
-    """Those points that are not here, or older here: what was written since an archive was made stays.
+_Here = Mapping[Any, Mapping[str, Any]]
+"""What is here, in the places of points and of the first pieces of their texts: metadata by ids."""
 
-    The pieces of a text are all of one time: what an older one here has beyond them is removed.
+
+def _here(points: Sequence[models.PointStruct], collection: MemoryCollection) -> _Here:
+    ids = {*(point.id for point in points), *map(_first_piece, points)}
+    return {point.id: metadata_of(point) for point in collection.retrieve(ids)}
+
+
+def _is_new(point: models.PointStruct, here: _Here) -> bool:
+    """Whether a point is not here, or older here: what was written since an archive was made stays.
+
+    The pieces of a text are all of one time.
     """
-    first: dict[Any, Any] = {point.id: _first_piece(point) for point in points}
-    here = {point.id: metadata_of(point) for point in collection.retrieve({*first, *first.values()})}
-    new: list[models.PointStruct] = []
-    surplus: list[str] = []
-    for point in points:
-        fields, beginning = metadata_of(point), here.get(first[point.id])
-        (piece, count), count_here = piece_of(fields), piece_of(beginning or {})[1]
-        if _is_before(beginning, fields):
-            new.append(point)
-            if piece == 0:
-                tag = str(fields.get("scope"))
-                surplus += [point_id(tag, *name_of(point), further) for further in range(count, count_here)]
-        elif _is_before(here.get(point.id), fields) and count == count_here:  # an interrupted import goes on
-            new.append(point)
-    if surplus:
-        from qdrant_client import models
-
-        with collection.removing():
-            collection.delete(models.PointIdsList(points=list(surplus)))
-    return new
+    fields, beginning = metadata_of(point), here.get(_first_piece(point))
+    is_as_long = piece_of(fields)[1] == piece_of(beginning or {})[1]
+    return _is_before(beginning, fields) or (
+        is_as_long and _is_before(here.get(point.id), fields)  # an interrupted import goes on
+    )
 
 
-def _first_piece(point: Any) -> Any:
+def _surplus(point: models.PointStruct, here: _Here) -> list[str]:
+    """Of what a new point takes the place of, the pieces beyond its own; told with the first of them."""
+    piece, count = piece_of(metadata_of(point))
+    count_here = piece_of(here.get(point.id, {}))[1]
+    tag, name = _tag_of(point), name_of(point)
+    return [] if piece else [point_id(tag, *name, further) for further in range(count, count_here)]
+
+
+def _tag_of(point: models.PointStruct) -> str:
+    return str(metadata_of(point).get("scope"))
+
+
+def _is_memory(fields: Mapping[str, Any] | None) -> bool:
+    """Whether there is something with this metadata, and not the mark of something that was deleted."""
+    return fields is not None and fields.get("scope") != DELETED
+
+
+def _first_piece(point: models.PointStruct) -> Any:
     """The id of the first piece of the text that a point is of."""
-    fields = metadata_of(point)
-    return point_id(str(fields.get("scope")), *name_of(point)) if piece_of(fields)[0] else point.id
+    return point_id(_tag_of(point), *name_of(point)) if piece_of(metadata_of(point))[0] else point.id
 
 
 def _is_before(here: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> bool:
     """Whether what is here was deleted, or was written before what has these fields."""
     if here is None:
         return True
-    if here.get("scope") == DELETED:
-        return fields.get("scope") != DELETED
+    if not _is_memory(here):
+        return _is_memory(fields)
     was, now = (moment_of(one, "updated_at") or moment_of(one) for one in (here, fields))
     return was is not None and now is not None and was < now
 

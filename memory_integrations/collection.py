@@ -8,12 +8,12 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from weakref import WeakValueDictionary
 
-from memory_integrations.copying import PAGE, Progress
+from memory_integrations.copying import PAGE, Progress, purging
 from memory_integrations.errors import EmbeddingError, EmbeddingMismatchError, StoreUnavailableError
 from memory_integrations.forks import inherited
 from memory_integrations.layout import (
@@ -98,7 +98,7 @@ class MemoryCollection:
         self._make_client = client
         self._make_embeddings = embeddings
         self.options = dict(options or {})
-        self.lock = threading.RLock()  # held while a table is filled or ranked
+        self.lock = threading.RLock()  # held while a table is filled or ranked, and while all is embedded anew
         self._client: QdrantClient | None = None
         self._place = name  # the collection that the name stands for
         self._look_again_at = 0.0
@@ -107,7 +107,7 @@ class MemoryCollection:
         self._rows = 0  # of all tables
         self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
         self._last_order = 0
-        self._ordering = threading.Lock()
+        self._briefly = threading.Lock()  # held for no longer than a moment: event loops wait for it
         self._making = threading.RLock()
         self._made: dict[str, Any] = {} if weights is None else {"weights": weights}
         inherited(self)
@@ -204,18 +204,27 @@ class MemoryCollection:
 
     def next_orders(self, count: int) -> list[int]:
         """Numbers that grow with every message, in all processes: nanoseconds since the epoch, never twice in this."""
-        with self._ordering:
+        with self._briefly:
             first = max(time.time_ns(), self._last_order + 1)
             self._last_order = first + count - 1
         return list(range(first, first + count))
 
     def turn(self, tag: str) -> Turn:
         """The turn of a scope, for as long as somebody holds it."""
-        with self.lock:
+        with self._briefly:
             turn = self._turns.get(tag)
             if turn is None:
                 turn = self._turns[tag] = Turn()
             return turn
+
+    @contextmanager
+    def turns(self, tags: Collection[str]) -> Iterator[None]:
+        """Hold the turns of scopes: in one order, so that no two who hold several wait for each other."""
+        held = [self.turn(tag) for tag in sorted(set(tags))]  # a turn that nobody has is let go of
+        with ExitStack() as stack:
+            for turn in held:
+                stack.enter_context(turn.lock)
+            yield
 
     def table(self, tag: str) -> Conversations:
         """What ranking knows of a scope's messages; read from the collection at first use."""
@@ -314,7 +323,7 @@ class MemoryCollection:
         """
         client = self.open()
         try:
-            with client.purging(self.name) if is_embedded(client) else nullcontext():
+            with purging(client, self.name):
                 yield
         finally:
             for tag in tags:
@@ -365,7 +374,7 @@ class MemoryCollection:
 
     def leave_to_parent(self) -> None:
         """In a forked process: what the parent's threads hold, and have half done, is theirs."""
-        self.lock, self._ordering, self._making = threading.RLock(), threading.Lock(), threading.RLock()
+        self.lock, self._briefly, self._making = threading.RLock(), threading.Lock(), threading.RLock()
         for turn in list(self._turns.values()):
             turn.lock = threading.RLock()
         self._client = None

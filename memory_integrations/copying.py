@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from memory_integrations.layout import SPARSE, vectors_of
@@ -87,6 +89,8 @@ def copy_points(
 ) -> int:
     """Copy the points that the target does not have yet, or has otherwise, page by page.
 
+    Of what is overwritten nothing is left in the embedded engine's files when this returns.
+
     Args:
         source: Where they are.
         name: The collection's name there.
@@ -100,20 +104,41 @@ def copy_points(
     """
     total, done = source.count(name, exact=True).count, 0
     whole = prepare is None
-    for points in pages(source, name, with_vectors=whole):
-        ids = [point.id for point in points]
-        there = {point.id: point for point in target.retrieve(new_name, ids, with_vectors=whole)}
-        missing = [
-            point
-            for point in points
-            if point.id not in there or not are_equal(point, there[point.id], with_vectors=whole)
-        ]
-        if missing:
-            target.upsert(new_name, points=as_they_are(missing) if prepare is None else prepare(missing), wait=True)
-        done += len(points)
-        if progress is not None:
-            progress(done, total)
+    with at_first_need(lambda: purging(target, new_name)) as overwrite:
+        for points in pages(source, name, with_vectors=whole):
+            ids = [point.id for point in points]
+            there = {point.id: point for point in target.retrieve(new_name, ids, with_vectors=whole)}
+            missing = [
+                point
+                for point in points
+                if point.id not in there or not are_equal(point, there[point.id], with_vectors=whole)
+            ]
+            if any(point.id in there for point in missing):
+                overwrite()
+            if missing:
+                written = as_they_are(missing) if prepare is None else prepare(missing)
+                target.upsert(new_name, points=written, wait=True)
+            done += len(points)
+            if progress is not None:
+                progress(done, total)
     return done
+
+
+@contextmanager
+def at_first_need(begin: Callable[[], AbstractContextManager[object]]) -> Iterator[Callable[[], object]]:
+    """Enter a context when what this gives is called, once, and leave it after the body; else it costs nothing."""
+    with ExitStack() as entered:
+        yield cache(lambda: entered.enter_context(begin()))
+
+
+def purging(client: QdrantClient, name: str) -> AbstractContextManager[object]:
+    """What the body deletes or overwrites is physically gone afterwards from the embedded engine's files.
+
+    Deleted payloads stay until the files are written anew, which a server does in its own time. The body holds up no
+    other writer.
+    """
+    begun: AbstractContextManager[object] = getattr(client, "purging", nullcontext)(name)
+    return begun
 
 
 def pages(client: QdrantClient, name: str, *, with_vectors: bool) -> Iterator[list[Any]]:

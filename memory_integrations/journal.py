@@ -34,6 +34,7 @@ _EVENTS_A_WRITE = 1000
 _LOST, _REMOVED, _REVISED = "lost", "removed", "revised"
 _MOST_MISSING = 1_000_000  # events between two lines of a file: more is no number that we wrote
 _OWN = ("number", "at", "kind")  # what an event says besides its data
+_APART = object()
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _encode_sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=True).encode
@@ -125,20 +126,60 @@ def revised(event: Event, data: Mapping[str, Any]) -> Event:
 def merged(one: Event, other: Event) -> Event | None:
     """What stands in the place of what two journals of a scope have under one number.
 
-    What was lost in one comes back from the other; what was removed in one, or a part of it, stays removed.
+    What was lost in one comes back from the other; what was removed in one, or a part of it, stays removed. Where parts
+    were removed in both, what both have left stands.
 
     Returns:
-        It; None where these are two events, so that the journals are two histories.
+        It, as the very event that is given where it is equal; None where these are two events, so that the journals
+        are two histories.
     """
     if one == other or other.kind == _LOST:
         return one
     if one.kind == _LOST:
         return other
-    is_removed = _REMOVED in (one.kind, other.kind)
-    is_revised = one.kind == other.kind and (_REVISED in one.data or _REVISED in other.data)
-    if one.at != other.at or not (is_removed or is_revised):
+    stands = _left(one, other) if one.at == other.at else None
+    return next((event for event in (one, other) if event == stands), stands)
+
+
+def _left(one: Event, other: Event) -> Event | None:
+    """What is left of two events of one moment, by the marks of what was removed; None where there are none."""
+    if _REMOVED in (one.kind, other.kind):
+        return removed(one)
+    are_revised = [_REVISED in event.data for event in (one, other)]
+    if one.kind != other.kind or not any(are_revised):
         return None
-    return min(one, other, key=lambda event: len(encode_event(event)))
+    if not all(are_revised):
+        return one if are_revised[0] else other
+    both = _common(dict(one.data), dict(other.data))
+    return None if both is _APART else replace(one, data=both)
+
+
+def _common(one: Any, other: Any) -> Any:
+    """What two revisions of one JSON value both have left; :data:`_APART` where they are no such two."""
+    if one == other:
+        return one
+    if isinstance(one, str) and isinstance(other, str):
+        return _APART if one and other else ""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        both = {key: _common(value, other[key]) for key, value in one.items()}
+        return _APART if any(value is _APART for value in both.values()) else both
+    if isinstance(one, list) and isinstance(other, list):
+        # Whichever was given first: the order of two journals may change nothing.
+        return _with_partners(*sorted((one, other), key=lambda items: (len(items), _encode_sorted(items))))
+    return _APART
+
+
+def _with_partners(items: list[Any], others: list[Any]) -> list[Any]:
+    """What is left of those items that have a partner among the others, in order."""
+    kept, after = [], 0
+    for item in items:
+        for place in range(after, len(others)):
+            both = _common(item, others[place])
+            if both is not _APART:
+                kept.append(both)
+                after = place + 1
+                break
+    return kept
 
 
 def lost(number: int) -> Event:

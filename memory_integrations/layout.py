@@ -24,6 +24,11 @@ SPARSE = "langchain-sparse"
 """langchain_qdrant's name of the sparse vector."""
 DELETED = "deleted"
 """What the scope of a point says that stands for a deleted message; no scope prints as it."""
+TOLD = ("message", "file")
+"""The kinds of points that say by which name, and in which pieces, a text is stored. What other programs wrote may have
+the same fields, and mean anything: splitters copy what is said of a mail to every part of it."""
+MOST_PIECES = 100_000
+"""Of a text of some 100 MB; who deletes one names them all."""
 _DEEPEST = 100  # levels of lists and objects in a message's metadata
 PIECE_CHARACTERS = 1200
 """A longer text is stored in pieces of about this length (some 300 tokens of English)."""
@@ -44,7 +49,8 @@ class MemoryHit:
             were found, with ``…`` for what is left out.
         score: In (0, 1], higher is better; comparable within one search.
         message_ids: The messages that the text shows.
-        metadata: Scope, session_id, role, name, created_at, kind, and the message's own under "extra".
+        metadata: Scope, session_id, role, name, created_at, updated_at (where a message was changed), kind, and the
+            message's own under "extra".
         explanation: With ``explain=True``, what each signal gave to the score; they add up to it.
     """
 
@@ -155,14 +161,16 @@ def moment_of(fields: Mapping[str, Any], name: str = "created_at") -> datetime |
 def piece_of(fields: Mapping[str, Any]) -> tuple[int, int]:
     """Which piece of a text a point is, counted from 0, and of how many."""
     piece, count = fields.get("piece", 0), fields.get("pieces", 1)
-    return (piece, count) if type(piece) is type(count) is int and 0 <= piece < count else (0, 1)
+    is_one = fields.get("kind") in TOLD and type(piece) is type(count) is int and 0 <= piece < count <= MOST_PIECES
+    return (piece, count) if is_one else (0, 1)
 
 
 def name_of(point: Any) -> MessageName:
-    """The name of the message that a point is, or is a piece of."""
+    """The name of the message that a point is, or is a piece of; what another program wrote is known by its id."""
     fields = metadata_of(point)
     session, message = fields.get("session_id"), fields.get("message_id")
-    return session if isinstance(session, str) else None, message if isinstance(message, str) else str(point.id)
+    name = message if isinstance(message, str) and fields.get("kind") in TOLD else str(point.id)
+    return session if isinstance(session, str) else None, name
 
 
 def as_message(points: Sequence[Any]) -> Message:

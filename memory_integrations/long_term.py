@@ -31,6 +31,7 @@ from memory_integrations.layout import (
     DELETED,
     DENSE,
     SPARSE,
+    TOLD,
     MemoryHit,
     MessageName,
     as_message,
@@ -134,8 +135,9 @@ class LongTermMemory:
     def store_messages(self, messages: Iterable[Message]) -> list[str]:
         """Store what users and assistants said; other roles, and messages without text, are no memories.
 
-        A message whose id is stored already keeps its place and its time, and is not doubled. Blocks of injected
-        memory inside a message are left out.
+        A message whose id is stored already keeps its place and its time, and is not doubled; where it says something
+        else now, its metadata says when that was told (``updated_at``). Blocks of injected memory inside a message are
+        left out. One that is told again with nothing left in it is deleted, physically; it may be told again.
 
         Args:
             messages: In the order in which they were said.
@@ -152,9 +154,9 @@ class LongTermMemory:
         for batch in batched((m for m in map(expect_message, messages) if m.role in REMEMBERED_ROLES), PAGE):
             texts = [(message, strip_injected(message.text)) for message in batch]
             ids += self._write(
-                [(arrived(message, self.session_id, now), text) for message, text in texts if text],
+                [(arrived(message, self.session_id, now), text) for message, text in texts if text or message.id],
                 # Only an id that came from outside can be known already.
-                given={message.id for message, text in texts if text and message.id},
+                given={message.id for message, _ in texts if message.id},
             )
         return ids
 
@@ -456,7 +458,7 @@ class LongTermMemory:
         """Write messages that have arrived, with the texts to be remembered of them.
 
         Args:
-            messages: The messages and texts.
+            messages: The messages and texts. Where there is no text, what is stored of the message is deleted.
             given: Those ids that came from outside, and so may be stored already.
             kind: What they are.
         """
@@ -470,24 +472,32 @@ class LongTermMemory:
                 self._write_in_turn(list(itertools.compress(messages, is_first)), given, kind)
             if again:
                 self._write(again, {*given, *(message.id for message, _ in again if message.id)}, kind)
-        return places
+        return [place for place, (_, text) in zip(places, messages, strict=True) if text]
 
     def _write_in_turn(self, messages: Sequence[tuple[Message, str]], given: Collection[str], kind: str) -> None:
         collection, tag = self._collection, self.scope.tag
+        if not (any(text for _, text in messages) or collection.is_open or collection.exists()):
+            return  # what says nothing makes no collection
         places = [point_id(tag, message.session_id, message.id or "") for message, _ in messages]
         known = self._stored(place for place, (message, _) in zip(places, messages, strict=True) if message.id in given)
         ids: list[str] = []
         payloads: list[dict[str, Any]] = []
         outdated: list[str] = []
+        emptied: list[Any] = []
         is_cut = False  # whether something that a message said is taken out of it
         for place, (message, text) in zip(places, messages, strict=True):
-            metadata, parts = as_metadata(message, tag, kind), pieces(text)
             before = known.get(place, [])
+            if not text:
+                emptied += before
+                continue
+            metadata, parts = as_metadata(message, tag, kind), pieces(text)
             if before:
                 metadata = _updated(metadata_of(before[0]), metadata)
                 is_whole = piece_of(metadata_of(before[0]))[1] == len(parts)
                 if is_whole and parts == list(map(text_of, before)) and metadata == _whole(metadata_of(before[0])):
                     continue  # a conversation that is told again costs no writing
+                if kind == "message":  # it keeps its time, and of two archives one must know which is later
+                    metadata["updated_at"] = as_utc(self._clock()).isoformat()
             orders = [metadata_of(point).get("order") for point in before]
             if len(before) != len(parts) or None in orders:
                 orders = list(collection.next_orders(len(parts)))
@@ -498,10 +508,12 @@ class LongTermMemory:
                 ids.append(point_id(tag, message.session_id, message.id or "", number))
                 payloads.append({"page_content": part, "metadata": {**metadata, **numbered, "order": order}})
         points = collection.encode(ids, payloads)
-        if outdated or is_cut:
+        if outdated or emptied or is_cut:
             from qdrant_client import models
 
             with collection.removing(tag):  # in this order: where it is interrupted, what is left is not whole
+                if emptied:
+                    collection.delete(models.FilterSelector(filter=_every_piece(tag, emptied)))
                 collection.delete(models.PointIdsList(points=list(outdated)) if outdated else None)
                 collection.upsert(points)
         else:
@@ -602,7 +614,7 @@ class LongTermMemory:
 
         further = models.FieldCondition(key="metadata.piece", range=models.Range(gt=0))
         first = tagged(tags, *conditions)
-        first.must_not = [further]
+        first.must_not = [models.Filter(must=[further, _is_told()])]
         return self._collection.count(first)
 
 
@@ -634,6 +646,17 @@ def _is_message(point: Any) -> bool:
     return metadata_of(point).get("kind") == "message"
 
 
+def _has_pieces(point: Any) -> bool:
+    return metadata_of(point).get("kind") in TOLD
+
+
+def _is_told() -> models.Condition:
+    """The condition that a point says by which name, and in which pieces, its text is stored."""
+    from qdrant_client import models
+
+    return models.FieldCondition(key="metadata.kind", match=models.MatchAny(any=list(TOLD)))
+
+
 def _first_pieces(points: Iterable[Any]) -> list[str]:
     """Of these points, the ids of messages' first pieces: by them a message is known."""
     return [str(point.id) for point in points if _is_message(point) and piece_of(metadata_of(point))[0] == 0]
@@ -649,7 +672,7 @@ def _every_piece(tag: str, points: Sequence[Any]) -> models.Filter:
     from qdrant_client import models
 
     by_session: dict[str | None, set[str]] = {}
-    for session, message in map(name_of, points):
+    for session, message in map(name_of, filter(_has_pieces, points)):
         by_session.setdefault(session, set()).add(message)
     wanted: list[models.Condition] = [models.HasIdCondition(has_id=[point.id for point in points])]
     for session, ids in by_session.items():
@@ -659,7 +682,7 @@ def _every_piece(tag: str, points: Sequence[Any]) -> models.Filter:
             else equals("metadata.session_id", session)
         )
         any_of = models.FieldCondition(key="metadata.message_id", match=models.MatchAny(any=sorted(ids)))
-        wanted.append(models.Filter(must=[of_session, any_of]))
+        wanted.append(models.Filter(must=[of_session, any_of, _is_told()]))
     return tagged([tag], models.Filter(should=wanted))
 
 

@@ -15,14 +15,13 @@ from typing import Any, TypeGuard
 from uuid import UUID
 
 from memory_integrations.journal import Event, as_json_line, decode_event
-from memory_integrations.layout import is_deeper, point_id
+from memory_integrations.layout import MOST_PIECES, TOLD, is_deeper, point_id
 from memory_integrations.namespaces import KIND, check_namespace, item_id, joined, own_tag
 from memory_integrations.scopes import MemoryScope
 
 _DEEPEST = 120  # levels of lists and objects: facts have some 100, and the engine cannot read back 127 of a payload
 _LARGEST_INDEX = 2**32 - 1
 _LARGEST_NUMBER = 2**63 - 1
-_MOST_PIECES = 100_000  # of a message of some 100 MB; who deletes one names them all
 
 
 def read_line(line: bytes) -> dict[str, Any]:
@@ -115,7 +114,7 @@ def id_by(fields: Mapping[str, Any]) -> str | None:
     tag, kind = fields["scope"], fields.get("kind")
     if kind == KIND:
         return item_id(tag, tuple(fields["namespace"]), fields["key"])
-    if kind in ("message", "file") and "message_id" in fields:
+    if kind in TOLD and "message_id" in fields:
         return point_id(tag, fields.get("session_id"), fields["message_id"], fields.get("piece", 0))
     return None
 
@@ -167,14 +166,14 @@ def _check_fields(fields: Mapping[str, Any]) -> None:
     What other programs wrote may say anything: all who read it know that.
     """
     kind = fields.get("kind")
-    if not (kind == KIND or kind in _ROLES or "within" in fields):
+    if not (kind == KIND or kind in TOLD or "within" in fields):
         return
     for name, is_right in _FIELDS.items():
         if name in fields and not is_right(fields[name]):
             raise ValueError(f"its {name} {fields[name]!r:.60} is none")
     if fields.get("piece", 0) >= fields.get("pieces", 1):
         raise ValueError(f"it is piece {fields['piece']} of {fields.get('pieces', 1)}, counted from 0")
-    if kind in _ROLES and fields.get("role") not in _ROLES[kind]:
+    if kind in TOLD and fields.get("role") not in _ROLES[kind]:
         raise ValueError(f"its role {fields.get('role')!r:.60} is none of a {kind}")
     if kind == KIND or "within" in fields:  # by which a store finds its items
         _check_item(fields)
@@ -213,7 +212,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return _is_whole(value) and value <= _MOST_PIECES
+    return _is_whole(value) and value <= MOST_PIECES
 
 
 def _is_text(value: Any) -> bool:

@@ -25,7 +25,7 @@ from strategies import START, Clock, FewOpen, frequent_switches, fresh_scope, js
 
 from memory_integrations import MemoryScope
 from memory_integrations.errors import StoreCorruptedError, StoreError, StoreUnavailableError
-from memory_integrations.journal import Event, Journal, Repair, ScopeJournal, lost, removed, restored
+from memory_integrations.journal import Event, Journal, Repair, ScopeJournal, lost, removed, restored, revised
 
 ANN, BOB = MemoryScope("ann"), MemoryScope("bob", "s1")
 
@@ -59,6 +59,17 @@ OpenReader = Callable[..., Reader]
 
 def set_to(value: Any, number: int) -> Event:
     return Event(number, START, "set", {"key": "k", "value": value})
+
+
+def decided(*reasons: str) -> Event:
+    """An event of a list of which parts may be removed."""
+    made = [{"do": "delete", "entry_id": f"m{number}", "reason": reason} for number, reason in enumerate(reasons)]
+    return Event(1, START, "manage", {"decisions": made})
+
+
+def without_reason(event: Event, number: int) -> Event:
+    made = [{**one, "reason": ""} if one["entry_id"] == f"m{number}" else one for one in event.data["decisions"]]
+    return revised(event, {**event.data, "decisions": made})
 
 
 def with_odd_ones_negated(event: Event) -> Event:
@@ -401,6 +412,43 @@ class JournalConformance:
         assert [event.kind for event in one.refreshed()] == ["set", "set", "lost", "set"]
         assert restored(store, ANN, events) == 1
         assert one.refreshed() == reader().events == events
+
+    @pytest.mark.parametrize("reason", ["", "x", "PIN-4711", "a reason of more than fifteen characters"])
+    def test_p24_what_was_removed_from_an_event_stays_removed_however_short_it_was(
+        self, reader: OpenReader, store: Journal, reason: str
+    ) -> None:
+        """P24: the mark of what was removed may be longer than it."""
+        told = decided(reason, "another")
+        left = without_reason(told, 0)
+        one = reader()
+        one.journal.extend([left])
+        assert restored(store, ANN, [told]) == 0, "nothing comes back"
+        assert one.refreshed() == reader().events == [left]
+        one.journal.erase()
+        one.journal.extend([told])
+        assert restored(store, ANN, [left]) == 1, "it is removed here too"
+        assert one.refreshed() == reader().events == [left]
+
+    def test_p24_of_what_was_removed_here_and_what_was_removed_there_nothing_is_left(
+        self, reader: OpenReader, store: Journal
+    ) -> None:
+        told = decided("first", "second", "third")
+        here, there = without_reason(told, 0), without_reason(told, 2)
+        one = reader()
+        one.journal.extend([here])
+        assert restored(store, ANN, [there]) == 1
+        assert [made["reason"] for made in one.refreshed()[0].data["decisions"]] == ["", "second", ""]
+        assert restored(store, ANN, [there]) == restored(store, ANN, [here]) == restored(store, ANN, [told]) == 0
+        assert restored(store, ANN, [removed(told)]) == 1
+        assert restored(store, ANN, [there]) == 0
+        assert reader().events == [removed(told)]
+
+    def test_two_events_of_which_parts_were_removed_are_two_histories(self, reader: OpenReader, store: Journal) -> None:
+        one = reader()
+        one.journal.extend([revised(set_to("mine", 1), {"key": "k", "value": "mine"})])
+        with pytest.raises(StoreUnavailableError, match="another history"):
+            restored(store, ANN, [revised(set_to("theirs", 1), {"key": "k", "value": "theirs"})])
+        assert reader().values == ["mine"]
 
     @pytest.mark.parametrize("dry_run", [True, False])
     def test_another_history_or_one_with_a_gap_is_refused(

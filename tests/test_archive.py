@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from strategies import Clock
+from strategies import Clock, frequent_switches, time_limit
 
 from memory_integrations import (
     EmbeddingMismatchError,
@@ -35,6 +35,7 @@ from memory_integrations.items import ItemMemory, NewItem, item_id
 from memory_integrations.journal import as_json_line, events_of
 from memory_integrations.layout import point_id
 from memory_integrations.namespaces import ItemScopes
+from memory_integrations.qdrant_edge.store import Collection as EngineCollection
 
 Open = Callable[..., MemoryManager]
 
@@ -714,6 +715,30 @@ def test_a_backup_may_have_what_other_programs_wrote_in_their_way(opened: Open, 
     assert everything_of(three) == ({}, {})
 
 
+@pytest.mark.parametrize("kind", [["mail"], {"is": "mail"}, 5, None, "mail"], ids=str)
+def test_what_other_programs_call_a_kind_may_be_anything(opened: Open, tmp_path: Path, kind: Any) -> None:
+    one = opened(scope="user:ann")
+    one.long_term.vectorstore.add_texts(["It rains."], metadatas=[{"scope": "user:ann", "kind": kind}])
+    wrote = one.export(tmp_path / "ann.jsonl")
+    two = opened("two", scope="user:ann")
+    assert two.import_archive(tmp_path / "ann.jsonl") == all_new(wrote)
+    assert two.import_archive(tmp_path / "ann.jsonl").new_points == 0
+    assert [message.text for message in two.long_term.messages()] == ["It rains."]
+    two.store_file_summary("weather.txt", "It rained.")
+    assert two.long_term.erase() == 2
+
+
+@pytest.mark.parametrize("kind", ["mail", "message"])
+def test_more_pieces_than_anybody_has_cost_an_import_nothing(opened: Open, tmp_path: Path, kind: str) -> None:
+    one = opened()
+    ids = [point_id("user:ann", "s", str(number)) for number in range(20)]
+    for at, pieces in (("2025-01-01T00:00:00+00:00", 2_000_000), ("2025-01-02T00:00:00+00:00", 1)):
+        fields = {"kind": kind, "pieces": pieces, "created_at": at, "session_id": "s"}
+        records = [foreign("user:ann", id_, **fields, message_id=str(n)) for n, id_ in enumerate(ids)]
+        with time_limit(10):
+            assert one.import_archive(written(tmp_path / "all.jsonl", *records, scope=None)).new_points == 20
+
+
 @pytest.mark.parametrize("how", ["replaced", "overwritten"])
 def test_what_is_imported_is_what_was_looked_at(
     opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
@@ -807,11 +832,108 @@ def test_what_was_written_since_a_backup_stays(opened: Open, clock: Clock, tmp_p
     one.export(tmp_path / "later.jsonl", all_scopes=True)
     two = opened("two")
     two.import_archive(path)
-    assert two.import_archive(tmp_path / "later.jsonl").new_points == 2, "what is older there is replaced"
+    assert two.import_archive(tmp_path / "later.jsonl").new_points == 3, "what is older there is replaced"
     found = [of.long_term.search("pets", 1, where=MemoryFilter(kind="file")) for of in (ann, two.for_scope(ann.scope))]
     assert [hit.text for hit in found[0]] == [hit.text for hit in found[1]] != []
     assert {key: value for key, value in everything_of(two)[0].items() if LONG[:20] in str(value)} == {}
     assert MemoryStore(two).get(("notes",), "theme").value == {"is": "dark"}  # type: ignore[union-attr]
+
+
+def test_what_is_written_while_an_import_has_looked_and_not_written_yet_stays(
+    opened: Open, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import and a writer of one scope take turns, as any two writers do."""
+    one, two = opened(scope="user:ann"), opened("two", scope="user:ann")
+
+    def tell(memory: MemoryManager, text: str) -> None:
+        memory.long_term.store_messages([Message("user", text, id="m")])
+
+    tell(one, "My doctor is Dr. Old.")
+    tell(two, "My doctor is Dr. Old.")
+    clock.advance(60)
+    tell(one, "My doctor is Dr. Later.")
+    one.export(tmp_path / "ann.jsonl")
+    clock.advance(60)
+    writer = threading.Thread(target=tell, args=(two, "My doctor is Dr. New."))
+    put = MemoryCollection.put
+
+    def put_late(self: MemoryCollection, points: Any) -> None:
+        writer.start()
+        writer.join(0.5)
+        put(self, points)
+
+    monkeypatch.setattr(MemoryCollection, "put", put_late)
+    assert two.import_archive(tmp_path / "ann.jsonl").new_points == 1
+    writer.join()
+    assert [message.text for message in two.long_term.messages()] == ["My doctor is Dr. New."]
+
+
+def test_two_imports_at_once_do_not_wait_for_each_other(opened: Open, clock: Clock, tmp_path: Path) -> None:
+    """Their batches have the points of several users, in whatever order."""
+    users = [f"user:{number}" for number in range(6)]
+    records = [point(user, text=f"{user} said it.", order=n) for n, user in enumerate(users)]
+    paths = [written(tmp_path / f"{n}.jsonl", *said, scope=None) for n, said in enumerate((records, records[::-1]))]
+    one = opened()
+    with ThreadPoolExecutor(2) as pool, frequent_switches(), time_limit(60):
+        for _ in range(20):
+            list(pool.map(one.import_archive, paths))
+            for user in users:
+                one.for_scope(user).long_term.erase()
+
+
+def files_with(directory: Path, *texts: str) -> list[str]:
+    """Those of the texts that are in any file under a directory."""
+    files = b"".join(path.read_bytes() for path in directory.rglob("*") if path.is_file())
+    return [text for text in texts if text.encode() in files]
+
+
+@pytest.mark.parametrize("vectors", [False, True])
+def test_a_message_that_was_changed_since_is_newer_in_either_direction(
+    opened: Open, clock: Clock, tmp_path: Path, vectors: bool
+) -> None:
+    """An answer that was stored half is whole in a later archive; it keeps the time at which it was said."""
+    one, two = opened(scope="user:ann"), opened("two", scope="user:ann")
+    said = {"half": "It leaves at nine", "whole": "It leaves at nine from gate seven."}
+    for name, text in said.items():
+        one.long_term.store_messages([Message("assistant", text, id="m")])
+        one.export(tmp_path / f"{name}.jsonl", vectors=vectors)
+        clock.advance(60)
+    assert two.import_archive(tmp_path / "half.jsonl").new_points == 1
+    assert two.import_archive(tmp_path / "whole.jsonl").new_points == 1
+    for memory in (one, two):
+        for name in said:
+            assert memory.import_archive(tmp_path / f"{name}.jsonl").new_points == 0
+        [message] = memory.long_term.messages()
+        assert message.text == said["whole"]
+        assert (clock.now - message.created_at).seconds == 120  # type: ignore[operator]
+    assert everything_of(one) == everything_of(two)
+
+
+def test_p24_what_an_import_puts_something_newer_in_the_place_of_is_in_no_file(
+    opened: Open, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P24: and the files are written anew once, however much there is to import."""
+    monkeypatch.setattr("memory_integrations.archive.PAGE", 2)
+    one, two = opened(scope="user:ann"), opened("two", scope="user:ann")
+    secrets = [f"The PIN number {number} is {number}4711" for number in range(5)]
+    one.long_term.store_messages(Message("user", text, id=text[:16]) for text in secrets)
+    one.store_file_summary("pins.txt", f"{LONG} 9999-8888")
+    one.export(tmp_path / "before.jsonl")
+    clock.advance(60)
+    one.long_term.store_messages(Message("user", f"{text[:16]} is none of yours", id=text[:16]) for text in secrets)
+    one.store_file_summary("pins.txt", "Nothing.")
+    one.export(tmp_path / "after.jsonl")
+    rebuilt: list[Any] = []
+    real = EngineCollection.rebuild
+    monkeypatch.setattr(EngineCollection, "rebuild", lambda self, *a: rebuilt.append(self) or real(self, *a))
+    two.import_archive(tmp_path / "before.jsonl")
+    two.import_archive(tmp_path / "before.jsonl")
+    assert rebuilt == [], "nothing was overwritten"
+    assert files_with(tmp_path / "two/vectors", *secrets, "9999-8888") == [*secrets, "9999-8888"]
+    two.import_archive(tmp_path / "after.jsonl")
+    assert len(rebuilt) == 1
+    assert files_with(tmp_path / "two/vectors", *secrets, "9999-8888", "none of yours") == ["none of yours"]
+    assert everything_of(two) == everything_of(one)
 
 
 @pytest.mark.parametrize("lost", [False, True])

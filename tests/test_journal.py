@@ -23,11 +23,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from journal_conformance import ANN, BOB, JournalConformance, Reader
-from strategies import Clock, nasty_text
+from strategies import START, Clock, json_values, nasty_text, time_limit
 
 from memory_integrations import FeatureMemory, MemoryScope, StoreCorruptedError, StoreError, StoreUnavailableError
 from memory_integrations.features import open_shelves
-from memory_integrations.journal import JsonlJournal, JsonlScopeJournal, Repair, events_of, removed, restored, utc_now
+from memory_integrations.journal import (
+    Event,
+    JsonlJournal,
+    JsonlScopeJournal,
+    Repair,
+    events_of,
+    merged,
+    removed,
+    restored,
+    revised,
+    utc_now,
+)
 
 
 class TestJsonlJournal(JournalConformance):
@@ -692,3 +703,76 @@ class TestP24Erasing:
         before = utc_now()
         event = written(JsonlJournal(tmp_path), 1).events[0]
         assert before <= event.at <= utc_now()
+
+
+# Two journals of one scope
+
+
+def texts_in(value: Any) -> set[str]:
+    """Every text that a JSON value says, but for the empty one."""
+    if isinstance(value, dict):
+        return set().union(*map(texts_in, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(texts_in, value))
+    return {value} - {""} if isinstance(value, str) else set()
+
+
+def revisions(value: Any) -> st.SearchStrategy[Any]:
+    """What may be left of a JSON value: texts may be blank, and items may be missing."""
+    if isinstance(value, str):
+        return st.sampled_from([value, ""])
+    if isinstance(value, dict):
+        return st.fixed_dictionaries({key: revisions(inner) for key, inner in value.items()})
+    if isinstance(value, list):
+        kept = st.tuples(*(st.tuples(st.booleans(), revisions(item)) for item in value))
+        return kept.map(lambda items: [item for is_kept, item in items if is_kept])
+    return st.just(value)
+
+
+def versions(event: Event) -> st.SearchStrategy[Event]:
+    """What a journal may have of an event."""
+    part = revisions(dict(event.data)).map(lambda data: revised(event, data))
+    return st.sampled_from(["told", "removed", *["part"] * 4]).flatmap(
+        lambda what: part if what == "part" else st.just(event if what == "told" else removed(event))
+    )
+
+
+of_decisions = st.integers(2, 4).map(
+    lambda count: {"decisions": [{"entry_id": number, "reason": f"reason {number}"} for number in range(count)]}
+)
+of_anything = st.dictionaries(st.sampled_from("abc"), json_values, max_size=3)
+
+
+def two_versions(data: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Event, Event]]:
+    events = data.map(lambda data: Event(1, START, "manage", data))
+    return events.flatmap(lambda event: st.tuples(versions(event), versions(event)))
+
+
+@given(two_versions(of_decisions) | two_versions(of_anything))
+def test_p24_two_journals_together_say_what_both_say_whichever_comes_first(both: tuple[Event, Event]) -> None:
+    """P24: merging is commutative and idempotent, and holds no text that either side lacks."""
+    one, other = both
+    together = merged(one, other)
+    assert together is not None
+    assert together == merged(other, one)
+    assert merged(one, one) is one
+    assert merged(together, together) is together
+    assert texts_in(dict(together.data)) <= texts_in(dict(one.data)) & texts_in(dict(other.data))
+
+
+@given(two_versions(of_decisions))
+def test_what_two_journals_say_together_is_not_changed_by_either_of_them(both: tuple[Event, Event]) -> None:
+    one, other = both
+    together = merged(one, other)
+    assert together is not None
+    assert merged(together, one) is merged(together, other) is together
+
+
+def test_lists_in_lists_are_compared_once() -> None:
+    """Anybody may have made an archive."""
+    one, other = "one", "other"
+    for _ in range(110):
+        one, other = [one], [other]  # type: ignore[assignment]
+    first, second = (revised(Event(1, START, "manage", {}), {"decisions": value}) for value in (one, other))
+    with time_limit(5):
+        assert merged(first, second) is not None

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -30,7 +31,7 @@ from memory_integrations import (
 )
 from memory_integrations.collection import MemoryCollection
 from memory_integrations.delimiters import delimit
-from memory_integrations.layout import pieces, point_id
+from memory_integrations.layout import metadata_of, pieces, point_id
 from memory_integrations.qdrant_edge import QdrantEdgeClient
 
 NOON = datetime(2025, 5, 8, 12, tzinfo=UTC)
@@ -112,6 +113,25 @@ def test_telling_a_conversation_again_writes_nothing(manager: MemoryManager, mon
         client, "upsert", lambda name, points, wait: pytest.fail(f"wrote {len(points)}") if points else 0
     )
     assert manager.long_term.store_messages(said) == first
+
+
+def test_a_message_that_is_changed_says_when_and_one_that_is_told_again_does_not(tmp_path: Path) -> None:
+    moments = iter(NOON + timedelta(hours=hours) for hours in range(20))
+    with MemoryManager("user:ann", data_dir=tmp_path, clock=lambda: next(moments)) as memory:
+
+        def told(text: str) -> str | None:
+            [id_] = memory.long_term.store_messages([Message("user", text, id="m", created_at=NOON)])
+            [point] = memory._open.memories.retrieve([id_])
+            fields = metadata_of(point)
+            assert fields["created_at"] == NOON.isoformat()
+            return fields.get("updated_at")
+
+        assert told("Half an answer") is None
+        assert told("Half an answer") is None
+        changed = told("Half an answer is none")
+        assert changed is not None and changed > NOON.isoformat()
+        assert told("Half an answer is none") == changed
+        assert (told("Another one") or "") > changed
 
 
 def test_p11_storing_again_keeps_metadata_that_others_added(manager: MemoryManager) -> None:
@@ -855,6 +875,46 @@ def test_p24_what_is_taken_out_of_a_message_is_in_no_file(manager: MemoryManager
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
 
 
+@pytest.mark.parametrize("text", ["My PIN is 4711.", "My PIN is 4711, and that is a long story. " * 100])
+@pytest.mark.parametrize("left", ["", delimit("recalled", "What was said.")], ids=["nothing", "an injected block"])
+def test_p24_a_message_that_is_told_again_with_nothing_left_in_it_is_in_no_file(
+    manager: MemoryManager, tmp_path: Path, text: str, left: str
+) -> None:
+    """P24: nobody deleted it, so that it may be told again."""
+    memory = manager.long_term
+
+    def tell(text: str) -> list[str]:
+        others = [Message("user", "The kettle is red.", id="k"), Message("assistant", "", id="never said")]
+        return memory.store_messages([*others, Message("user", text, id="m", session_id="s")])
+
+    kettle, secret = tell(text)
+    [last] = memory._stored([secret])[secret][-1:]
+    assert tell(left) == [kettle]
+    assert memory.count() == 1
+    assert [message.text for message in memory.messages()] == ["The kettle is red."]
+    assert found_in_files(tmp_path, b"4711") == []
+    assert memory._collection.retrieve([secret, last.id]) == []
+    assert tell(left) == [kettle]
+    assert tell(text) == [kettle, secret]
+    assert sorted(message.text for message in memory.messages()) == sorted(["The kettle is red.", text])
+
+
+def test_a_message_told_twice_in_one_call_is_as_it_was_told_last_also_with_nothing_in_it(
+    manager: MemoryManager,
+) -> None:
+    memory = manager.long_term
+    memory.store_messages([Message("user", "Something.", id="m"), Message("user", "", id="m")])
+    assert memory.count() == 0
+    memory.store_messages([Message("user", "", id="m"), Message("user", "Something.", id="m")])
+    assert [message.text for message in memory.messages()] == ["Something."]
+
+
+def test_messages_with_nothing_in_them_make_no_collection(manager: MemoryManager, tmp_path: Path) -> None:
+    assert manager.long_term.store_messages([Message("user", "", id="m"), Message("assistant", "")]) == []
+    assert not (tmp_path / "vectors").exists()
+    assert not manager._open.memories.is_open
+
+
 def test_p24_pieces_that_nothing_tells_of_go_with_their_message(manager: MemoryManager) -> None:
     """Such as an earlier version left when it was interrupted."""
     manager.long_term.store_messages([Message("user", LONG_SECRET, id="x", session_id="s")])
@@ -925,3 +985,50 @@ def test_what_another_program_says_of_its_memory_breaks_nobodys_search(
     assert [m.role for m in everybody.long_term.messages()] == ["note"]
     everybody.long_term.erase()
     assert list(everybody.long_term.messages()) == []
+
+
+MAIL = [f"Part {number} of the mail about the harbour." for number in range(3)]
+
+
+def add_mail(manager: MemoryManager, **fields: Any) -> list[str]:
+    """Three chunks of one mail, as splitters make them: each has a copy of all that is said of the mail."""
+    metadatas = [{"scope": manager.scope.tag, "message_id": "<mail@example>", **fields} for _ in MAIL]
+    return [str(UUID(id_)) for id_ in manager.long_term.vectorstore.add_texts(MAIL, metadatas=metadatas)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"session_id": "s"}, {"piece": 1, "pieces": 3}, {"kind": "mail"}, {"kind": ["message"], "pieces": 10**9}],
+    ids=str,
+)
+def test_p22_what_another_program_says_of_its_documents_makes_no_two_of_them_one(
+    manager: MemoryManager, fields: dict[str, Any]
+) -> None:
+    """P22: what is a name in our messages is anything in its own."""
+    manager.long_term.store_messages([Message("user", "I like the harbour.", id="m", session_id="s")])
+    ids = add_mail(manager, **fields)
+    assert manager.long_term.count() == 4
+    assert sorted(message.text for message in manager.long_term.messages()) == ["I like the harbour.", *MAIL]
+    hits = manager.search_long_term("the harbour", 10)
+    assert {hit.id for hit in hits} > set(ids)
+    assert len(hits) == 4
+    assert manager.long_term.delete(ids[:1]) == 1
+    assert sorted(message.text for message in manager.long_term.messages()) == ["I like the harbour.", *MAIL[1:]]
+    assert manager.long_term.count() == 3
+    assert manager.long_term.delete(ids) == 2
+    assert [message.id for message in manager.long_term.messages()] == ["m"]
+
+
+@pytest.mark.parametrize("text", ["I like the harbour.", "I like the harbour. " * 200], ids=["short", "in pieces"])
+def test_p22_a_document_with_the_name_of_a_message_is_another_memory(manager: MemoryManager, text: str) -> None:
+    """P22: neither hides the other, nor goes with it."""
+    said = [Message("user", text, id="<mail@example>", session_id="s")]
+    [message] = manager.long_term.store_messages(said)
+    first, second, third = add_mail(manager, session_id="s")
+    assert sorted(one.text for one in manager.long_term.messages()) == sorted([text, *MAIL])
+    assert manager.long_term.delete([first]) == 1
+    assert sorted(one.text for one in manager.long_term.messages()) == sorted([text, *MAIL[1:]])
+    assert manager.long_term.delete([message]) == 1
+    assert sorted(one.text for one in manager.long_term.messages()) == MAIL[1:]
+    assert manager.long_term.recorded(said) == {"<mail@example>": None}, "its mark stands where it stood"
+    assert manager.long_term.delete([second, third]) == 2

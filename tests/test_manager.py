@@ -349,6 +349,40 @@ def test_p21_interleaved_users_in_threads_see_only_their_own(manager: MemoryMana
     assert problems == []
 
 
+@pytest.mark.parametrize("stands_still", ["opening", "embedding anew", "reading a user's messages"])
+def test_p35_a_scope_is_at_hand_while_the_store_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stands_still: str
+) -> None:
+    """P35: ``for_scope`` is called on event loops, and has no async form."""
+    with MemoryManager(SESSION, data_dir=tmp_path, language="english") as memory:
+        memory.add_turn("I keep bees on the roof", "How many hives?")
+    reached, may_go_on = threading.Event(), threading.Event()
+
+    def slow(real: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            reached.set()
+            assert may_go_on.wait(30)
+            return real(*args, **kwargs)
+
+        return call
+
+    language = "german" if stands_still == "embedding anew" else "english"
+    with MemoryManager(SESSION, data_dir=tmp_path, language=language) as memory, ThreadPoolExecutor(2) as pool:
+        collection = memory._open.memories
+        name = {"opening": "_make_client", "embedding anew": "_encode"}.get(stands_still, "scroll")
+        monkeypatch.setattr(collection, name, slow(getattr(collection, name)))
+        work = memory.long_term.reembed if language == "german" else lambda: memory.search_long_term("bees")
+        working = pool.submit(work)
+        try:
+            assert reached.wait(30)
+            assert (
+                pool.submit(memory.for_scope, "user:somebody else").result(timeout=5).scope.user_id == "somebody else"
+            )
+        finally:
+            may_go_on.set()
+        working.result()
+
+
 async def test_p35_async_twins_do_the_same_and_leave_the_loop_free(manager: MemoryManager) -> None:
     pauses: list[float] = []
 

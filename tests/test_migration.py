@@ -12,7 +12,9 @@ from qdrant_client import models
 from strategies import Clock
 
 from memory_integrations import (
+    Delete,
     EmbeddingMismatchError,
+    ManagementPlan,
     MemoryManager,
     MemoryScope,
     Message,
@@ -21,6 +23,7 @@ from memory_integrations import (
 )
 from memory_integrations.collection import COLLECTION
 from memory_integrations.layout import DENSE, vectors_of
+from memory_integrations.qdrant_edge.store import Collection as EngineCollection
 
 Open = Callable[..., MemoryManager]
 ODD = [MemoryScope("Ann"), MemoryScope("ann"), MemoryScope("../x", "%2F\0"), MemoryScope(None, "s"), MemoryScope()]
@@ -124,6 +127,67 @@ def test_a_target_that_goes_on_is_not_called_equal(opened: Open, clock: Clock) -
     with pytest.raises(StoreUnavailableError, match="user:ann goes on in the target, with events that are not here"):
         one.migrate_to(two)
     assert two.for_scope("user:ann").get_fact("city") == "Faro"
+
+
+@pytest.mark.parametrize("reason", ["PIN-4711", "she told her PIN, which is PIN-4711"])
+def test_p24_what_was_deleted_since_is_deleted_in_the_target_and_comes_back_by_no_archive(
+    opened: Open, clock: Clock, journal_url: str | None, tmp_path: Path, reason: str
+) -> None:
+    """P24: a reason that was removed may have been shorter than the mark that says so."""
+    one = opened(scope="user:ann/session:s")
+    two = opened("two", scope="user:ann/session:s", journal_url=journal_url)
+    one.follow([Message("user" if n % 2 else "assistant", f"Thing {n} was said.", id=f"m{n}") for n in range(1, 9)])
+    one.apply(ManagementPlan(decisions=(Delete("m1", reason),), source="llm"))
+    one.export(tmp_path / "old.jsonl")
+    one.migrate_to(two)
+    [hit] = [hit for hit in one.search_long_term("Thing 1", 10) if hit.message_ids == ("m1",)]
+    one.long_term.delete([hit.id])
+    one.migrate_to(two)
+    for memory in (one, two):
+        memory.import_archive(tmp_path / "old.jsonl")
+        [receipt] = memory.receipts()
+        assert [made.reason for made in receipt.decisions] == [""]
+    for directory in ("one", "two"):
+        journals = (path for path in (tmp_path / directory).glob("journal/*") if path.is_file())
+        assert not any(b"PIN-4711" in path.read_bytes() for path in journals)
+
+
+def test_p24_what_was_deleted_or_changed_since_is_in_no_file_of_the_target(
+    opened: Open, clock: Clock, tmp_path: Path
+) -> None:
+    """P24: a move that goes on overwrites what the first one copied."""
+    one, two = opened(scope="user:ann"), opened("two")
+    said = {"a": "The first PIN is 4711.", "b": "The second PIN is 8282.", "c": "The kettle is red."}
+    places = one.long_term.store_messages(Message("user", text, id=id_) for id_, text in said.items())
+    one.migrate_to(two)
+    one.long_term.delete(places[:1])
+    one.long_term.store_messages([Message("user", "The second PIN is a secret.", id="b")])
+    one.migrate_to(two)
+    files = b"".join(path.read_bytes() for path in (tmp_path / "two/vectors").rglob("*") if path.is_file())
+    assert [text for text in (b"4711", b"8282", b"is a secret", b"kettle") if text in files] == [
+        b"is a secret",
+        b"kettle",
+    ]
+
+
+def test_a_move_that_goes_on_writes_the_target_anew_once_and_only_where_something_is_overwritten(
+    opened: Open, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory_integrations.copying.PAGE", 2)
+    one, two = opened(scope="user:ann"), opened("two")
+    one.long_term.store_messages(Message("user", f"Thing {number}.", id=f"{number}") for number in range(9))
+    rebuilt: list[str] = []
+    real = EngineCollection.rebuild
+    monkeypatch.setattr(EngineCollection, "rebuild", lambda self, *a: rebuilt.append(str(self.path)) or real(self, *a))
+    one.migrate_to(two)
+    one.long_term.store_messages([Message("user", "Thing 10.", id="10")])
+    one.migrate_to(two)
+    assert rebuilt == []
+    one.long_term.store_messages(
+        Message("user", f"Thing {number}, which is new.", id=f"{number}") for number in range(9)
+    )
+    one.migrate_to(two)
+    assert len([path for path in rebuilt if "/two/" in path]) == 1
 
 
 def test_another_history_in_the_target_is_refused_before_anything_is_written(opened: Open, clock: Clock) -> None:

@@ -275,6 +275,28 @@ def test_p24_an_unfinished_one_is_dropped_where_nothing_is_to_be_embedded(world:
         assert [message.content for message in memory.long_term.messages()] == SAID
 
 
+def test_p24_what_was_changed_before_it_goes_on_is_in_no_file_as_it_was(tmp_path: Path) -> None:
+    """P24: the second collection has the first text already when the other one is copied over it."""
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    def summarised(text: str) -> None:
+        with MemoryManager("user:a", data_dir=tmp_path, language="english") as memory:
+            memory.long_term.store_file_summary("pins.txt", text)
+
+    summarised("The PIN is 4711.")
+    with MemoryManager("user:a", data_dir=tmp_path, language=NEW) as memory, pytest.raises(KeyboardInterrupt):
+        memory.long_term.reembed(interrupt)
+    summarised("The PIN is a secret.")
+    with MemoryManager("user:a", data_dir=tmp_path, language=NEW) as memory:
+        assert memory.long_term.reembed() == 1
+        assert [message.content for message in memory.long_term.messages()] == ["The PIN is a secret."]
+    files = b"".join(path.read_bytes() for path in (tmp_path / "vectors").rglob("*") if path.is_file())
+    assert b"a secret" in files
+    assert b"4711" not in files
+
+
 def test_collections_and_aliases_of_others_are_left_alone(world: World) -> None:
     world.fill(again=False)
     names = [f"{COLLECTION}.backup", f"{COLLECTION}.reembedded", "c0ffee" * 6, f"x{COLLECTION}.{'0' * 32}"]
