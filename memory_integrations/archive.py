@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from memory_integrations.collection import MemoryCollection, batched, equals, in_order, tagged
 from memory_integrations.copying import PAGE, Progress, at_first_need
-from memory_integrations.errors import StoreCorruptedError, StoreUnavailableError
+from memory_integrations.errors import HistoryError, StoreCorruptedError, StoreUnavailableError
 from memory_integrations.journal import Event, Journal, as_json_line, encode_event, events_of, restored
 from memory_integrations.layout import (
     DELETED,
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from qdrant_client import models
 
 FORMAT = 1
+_log = logging.getLogger("memory_integrations")
+
 _NAME = "memory_integrations"
 
 
@@ -63,6 +66,7 @@ class ArchiveReceipt:
             language: all that the points say was embedded.
         new_events: How many of the events an import wrote: those that were not there, or were lost.
         new_points: How many of the points were not there, or said something else.
+        left_out: Scopes whose events an import of all scopes did not write, since these have another history here.
     """
 
     scope: str | None
@@ -72,6 +76,7 @@ class ArchiveReceipt:
     embedded_anew: bool = False
     new_events: int = 0
     new_points: int = 0
+    left_out: tuple[str, ...] = ()
 
 
 # Writing
@@ -370,7 +375,8 @@ def restore_archive(
     Raises:
         StoreCorruptedError: Events of a scope are missing here, or a point can only be read with its vectors, which are
             of another embedding; nothing was written.
-        StoreUnavailableError: A scope has another history here than in the archive; nothing was written.
+        HistoryError: The scope has another history here than in its archive; nothing was written. Of an archive of all
+            scopes such ones are left out, and the receipt names them.
         StoreError: A store could not be written.
     """
     from qdrant_client import models
@@ -379,12 +385,20 @@ def restore_archive(
         collection.open()
     packed = archive.has_vectors_of(collection)
     new_events = new_points = done = 0
+    left_out: list[str] = []
     for scope, events in archive.journals():
-        restored(journal, scope, events, dry_run=True)
+        try:
+            restored(journal, scope, events, dry_run=True)
+        except HistoryError as error:
+            if archive.scope is not None:
+                raise
+            _log.warning("%s", error)
+            left_out.append(str(scope))
     if not packed:
         _check_texts(archive)
     for scope, events in archive.journals():
-        new_events += restored(journal, scope, events)
+        if str(scope) not in left_out:
+            new_events += restored(journal, scope, events)
     with at_first_need(collection.removing) as overwrite:  # once: it writes the whole collection anew
         for batch in batched(archive.points(), PAGE):
             read = list(map(_unpacked, batch))
@@ -406,7 +420,11 @@ def restore_archive(
     if done:  # what an interrupted import has overwritten
         collection.finish_removing()
     return replace(
-        archive.receipt, embedded_anew=archive.has_vectors and not packed, new_events=new_events, new_points=new_points
+        archive.receipt,
+        embedded_anew=archive.has_vectors and not packed,
+        new_events=new_events,
+        new_points=new_points,
+        left_out=tuple(left_out),
     )
 
 

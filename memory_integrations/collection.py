@@ -64,12 +64,10 @@ class Turn:
 
     Attributes:
         lock: Held while something is written or removed.
-        era: How often the scope was erased in this process.
     """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.era = 0
 
 
 class MemoryCollection:
@@ -286,6 +284,11 @@ class MemoryCollection:
             yield from points
             if offset is None:
                 return
+
+    def look_through(self) -> Iterator[models.Record]:
+        """Every point of the embedded engine, with scope and session, whatever its indexes say; none of a server's."""
+        if is_embedded(self.open()):
+            yield from self.scroll(None, ["metadata.scope", "metadata.session_id"])
 
     def retrieve(self, ids: Iterable[str | int], *, with_vectors: bool = False) -> list[models.Record]:
         """The points of these ids that there are."""

@@ -16,7 +16,8 @@ from typing import Any
 from memory_integrations.collection import MemoryCollection, is_embedded, tagged
 from memory_integrations.copying import pages
 from memory_integrations.errors import EmbeddingMismatchError, StoreCorruptedError, StoreError
-from memory_integrations.journal import Journal, JsonlJournal, events_of
+from memory_integrations.journal import Journal, events_of
+from memory_integrations.journal_files import JsonlJournal
 from memory_integrations.layout import DELETED, metadata_of
 from memory_integrations.reembedding import is_unfinished
 from memory_integrations.scopes import MemoryScope

@@ -66,6 +66,10 @@ class StoreUnavailableError(StoreError):
     """A store cannot be reached, read or written."""
 
 
+class HistoryError(StoreUnavailableError):
+    """Two stores tell different histories of one scope, so that what one has cannot be written to the other."""
+
+
 class EmbeddingError(StoreUnavailableError):
     """An embedding failed, or does not take a text; nothing of it was stored."""
 

@@ -25,7 +25,7 @@ from memory_integrations.collection import (
 )
 from memory_integrations.copying import PAGE
 from memory_integrations.delimiters import strip_injected
-from memory_integrations.errors import FilterError, MessageError, ScopeError
+from memory_integrations.errors import FilterError, MessageError, ScopeError, StoreCorruptedError
 from memory_integrations.filters import MemoryFilter
 from memory_integrations.layout import (
     DELETED,
@@ -167,26 +167,6 @@ class LongTermMemory:
         """
         return self._turn.lock
 
-    @property
-    def era(self) -> int:
-        """How often the scope was erased in this process; see :meth:`store_of`."""
-        return self._turn.era
-
-    def store_of(self, era: int, messages: Sequence[Message]) -> bool:
-        """Store messages that were told in an era; in a later one they are erased, and nothing is done.
-
-        Returns:
-            Whether they were stored.
-
-        Raises:
-            StoreError: They could not be written.
-        """
-        with self._turn.lock:
-            if self._turn.era != era:
-                return False
-            self.store_messages(messages)
-            return True
-
     def store_file_summary(self, filename: str, summary: str, metadata: Mapping[str, Any] | None = None) -> str:
         """Store what a file says; a summary of the same file replaces the one before.
 
@@ -237,6 +217,9 @@ class LongTermMemory:
                 with self._collection.removing(tag):
                     self._bury(point_id(tag, *name) for name in messages)
                     self._collection.delete(models.FilterSelector(filter=_every_piece(tag, own)))
+                    gone = {*stored, *itertools.chain.from_iterable(_further_pieces(tag, point) for point in own)}
+                    if any(_is_of(point, [tag], None) for point in self._collection.retrieve(gone)):
+                        raise self._still_there()
             else:  # what is gone already may still be in files: running it again goes on
                 self._collection.finish_removing()
             return len(set(map(name_of, own)))
@@ -261,13 +244,14 @@ class LongTermMemory:
         # With everything of a scope goes what stores of the scope keep for themselves.
         tags = [tag] if conditions else [tag, own_tag(self.scope)]
         with self._turn.lock:
-            self._turn.era += 1
             count = self._count(tags, *conditions)
             with self._collection.removing(tag):
                 for batch in batched(self._collection.scroll(tagged([tag], *conditions)), PAGE):
                     self._bury(_first_pieces(batch))
                 self._collection.delete(models.FilterSelector(filter=tagged(tags, *conditions)))
                 self._bury(point_id(tag, message.session_id, message.id) for message in told if message.id)
+                if any(_is_of(point, tags, session_id) for point in self._collection.look_through()):
+                    raise self._still_there()
             return count
 
     def recorded(self, messages: Iterable[Message]) -> dict[str, datetime | None]:
@@ -520,6 +504,12 @@ class LongTermMemory:
             collection.upsert(points)
             collection.note(tag, points)
 
+    def _still_there(self) -> StoreCorruptedError:
+        return StoreCorruptedError(
+            f"Memories of {self.scope} were asked to be deleted and are still there: the index of scopes is damaged. "
+            "Run `memory-integrations doctor --repair`, which makes it anew, and delete them again."
+        )
+
     def _bury(self, places: Iterable[str]) -> None:
         """Put a mark in the place of messages that are deleted: their id, which is a hash, and nothing they said."""
         from qdrant_client import models
@@ -616,6 +606,11 @@ class LongTermMemory:
         first = tagged(tags, *conditions)
         first.must_not = [models.Filter(must=[further, _is_told()])]
         return self._collection.count(first)
+
+
+def _is_of(point: Any, tags: Collection[str], session_id: str | None) -> bool:
+    fields = metadata_of(point)
+    return fields.get("scope") in tags and session_id in (None, fields.get("session_id"))
 
 
 def _updated(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -334,6 +334,8 @@ class MemoryManager:
                 fresh = self._as_recorded(fresh)
             # What is stored already and was changed, perhaps to take something out of it, waits for nothing.
             changed = any(memory.get(message.id or "") for message in fresh)
+            if outdated := {message.id or "" for message in fresh if memory.is_outdated_by(message)}:
+                self._open.managed(self.scope).remove_said(outdated)  # what they said at first is kept no longer
             turns = turns_ended(fresh, memory.last)
             ids = memory.extend(fresh)
             if remember:
@@ -730,7 +732,8 @@ class MemoryManager:
             ScopeError: It is another scope's; nothing was written.
             StoreCorruptedError: The file is damaged or no archive of its scope, or events are missing here; nothing was
                 written.
-            StoreUnavailableError: A scope has another history here; nothing was written.
+            HistoryError: The scope has another history here; nothing was written. Of an archive of all scopes the
+                events of such ones are left out, and the receipt names them.
             StoreError: A store could not be written.
         """
         with Archive(Path(path)) as archive:

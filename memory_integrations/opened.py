@@ -19,7 +19,8 @@ from memory_integrations.collection import MemoryCollection, is_embedded
 from memory_integrations.errors import ManagementError, MemoryIntegrationError, StoreUnavailableError
 from memory_integrations.features import FeatureMemory, ShelfSource, open_shelves
 from memory_integrations.forks import inherited
-from memory_integrations.journal import Journal, JsonlJournal
+from memory_integrations.journal import Journal
+from memory_integrations.journal_files import JsonlJournal
 from memory_integrations.layout import MessageName
 from memory_integrations.long_term import REMEMBERED_ROLES, LongTermMemory
 from memory_integrations.managed import ManagementLog

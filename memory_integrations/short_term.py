@@ -295,6 +295,13 @@ class ShortTermMemory:
                 return gone is not None and (gone[0] == "deleted" or gone[1] == hash(message.text))
             return _says_the_same(entry.original or entry.message, message)
 
+    def is_outdated_by(self, message: Message) -> bool:
+        """Whether what was compressed under a message's id said something else."""
+        with self._lock:
+            entry = self._entries.get(message.id or "")
+            said = entry.original if entry is not None else self._shorter.get(message.id or "", (None, ""))[0]
+            return said is not None and said.text != message.text
+
     def why_gone(self, entry_id: str) -> DropReason | None:
         """Why an entry that was here is not any more; None where it is here, or is not known."""
         if entry_id in self._entries:

@@ -17,7 +17,7 @@ from strategies import Clock, FewOpen
 
 from memory_integrations import FeatureMemory, MemoryManager, MemoryScope, TokenCounter
 from memory_integrations.features import open_shelves
-from memory_integrations.journal import JsonlJournal
+from memory_integrations.journal_files import JsonlJournal
 
 _COMMON = {
     "deadline": None,

@@ -18,6 +18,7 @@ from strategies import Clock, frequent_switches, time_limit
 
 from memory_integrations import (
     EmbeddingMismatchError,
+    HistoryError,
     ManagementPlan,
     MemoryFilter,
     MemoryManager,
@@ -218,13 +219,12 @@ def test_an_import_that_was_interrupted_goes_on(opened: Open, clock: Clock, tmp_
 
 
 def test_another_history_is_refused_and_nothing_is_written(opened: Open, clock: Clock, tmp_path: Path) -> None:
-    filled(opened(), clock).export(tmp_path / "all.jsonl", all_scopes=True)
+    filled(opened(), clock).for_scope("user:bob").export(tmp_path / "bob.jsonl")
     two = opened("two", "user:bob")
     two.set_fact("pet", "a dog")
-    with pytest.raises(StoreUnavailableError, match="user:bob has another history here"):
-        two.for_scope("global").import_archive(tmp_path / "all.jsonl")
+    with pytest.raises(HistoryError, match="user:bob has another history here"):
+        two.import_archive(tmp_path / "bob.jsonl")
     assert two.features.all() == {"pet": "a dog"}
-    assert two.for_scope("user:ann").features.all() == {}
     assert two.long_term.count() == 0
 
 
@@ -978,3 +978,25 @@ def test_what_others_wrote_into_a_session_is_no_part_of_the_conversation(
     session.for_scope("user:ann").import_archive(written(tmp_path / "ann.jsonl", *said))
     assert [(message.role, message.text) for message in session.resume()] == [("user", "It rains.")]
     assert all("Evil" not in entry.content for entry in session.short_term.entries)
+
+
+def test_a_scope_that_went_on_otherwise_keeps_no_other_from_a_backup(tmp_path: Path, clock: Clock) -> None:
+    """The end of one journal was lost, and something was written since."""
+    with MemoryManager(data_dir=tmp_path / "here", clock=clock) as memory:
+        for user in ("ann", "bob"):
+            memory.for_scope(f"user:{user}").add_turn(f"I am {user}.", "Hello.")
+            memory.for_scope(f"user:{user}").set_fact("name", user)
+        memory.export(tmp_path / "backup", all_scopes=True)
+        memory.for_scope("user:ann").export(tmp_path / "ann")
+    with MemoryManager(data_dir=tmp_path / "there", clock=clock) as memory:
+        memory.for_scope("user:ann").set_fact("pet", "cat")
+        receipt = memory.import_archive(tmp_path / "backup")
+        assert receipt.left_out == ("user:ann",)
+        assert memory.for_scope("user:bob").features.all() == {"name": "bob"}
+        assert memory.for_scope("user:ann").features.all() == {"pet": "cat"}
+        assert [memory.for_scope(f"user:{user}").long_term.count() for user in ("ann", "bob")] == [2, 2]
+        with pytest.raises(HistoryError, match="user:ann has another history here"):
+            memory.for_scope("user:ann").import_archive(tmp_path / "ann")
+        memory.for_scope("user:ann").erase()
+        assert memory.import_archive(tmp_path / "backup").left_out == ()
+        assert memory.for_scope("user:ann").features.all() == {"name": "ann"}

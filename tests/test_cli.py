@@ -22,7 +22,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 
 from memory_integrations import MemoryManager, MemoryScope, Message, StoreCorruptedError
 from memory_integrations.collection import MemoryCollection
-from memory_integrations.journal import JsonlJournal
+from memory_integrations.journal_files import JsonlJournal
 
 pytest.importorskip("typer")
 

@@ -11,6 +11,7 @@ import pytest
 from strategies import Clock
 
 from memory_integrations import Finding, MemoryManager, StoreCorruptedError, StoreUnavailableError
+from memory_integrations.layout import point_id
 
 Open = Callable[..., MemoryManager]
 
@@ -488,22 +489,43 @@ async def test_p35_examining_has_its_async_form(opened: Open) -> None:
     assert await filled(opened()).aexamine() == []
 
 
-def test_p24_memories_that_their_scope_does_not_find_are_named_and_indexed_anew(opened: Open, tmp_path: Path) -> None:
-    """No search would find them, and no erasure reach them."""
+@pytest.fixture
+def damaged(opened: Open, tmp_path: Path) -> MemoryManager:
+    """A memory whose index of scopes has nothing in it."""
     memory = filled(opened())
     memory.for_scope("user:bob").add_turn("I play chess.", "Do you?")
     memory.close()
     for index in (tmp_path / "data" / "vectors").rglob("*-metadata-map/tracker*.dat"):  # and its log
         index.write_bytes(bytes(index.stat().st_size))
     memory = opened()
-    assert memory.long_term.count() == 0, "the damage is one"
-    [finding] = memory.examine()
+    assert memory.long_term.count() == 0
+    return memory
+
+
+def test_memories_that_their_scope_does_not_find_are_named_and_indexed_anew(damaged: MemoryManager) -> None:
+    [finding] = damaged.examine()
     assert finding.serious and "are not found by the scope that they say" in finding.problem
     assert mended([finding]) == ["all memories are written anew, with their indexes"]
-    assert memory.examine() == []
-    assert memory.long_term.count() == 2
-    assert "oboe" in memory.search_long_term("oboe")[0].text
-    assert memory.erase().memories == 2
+    assert damaged.examine() == []
+    assert damaged.long_term.count() == 2
+    assert "oboe" in damaged.search_long_term("oboe")[0].text
+
+
+@pytest.mark.parametrize("call", ["erase", "delete"])
+def test_p24_what_no_index_finds_is_not_called_deleted(damaged: MemoryManager, tmp_path: Path, call: str) -> None:
+    point, *_ = (p for p in damaged._open.memories.scroll(None) if "oboe" in str(p.payload))
+    id_ = point_id("user:ann", None, point.payload["metadata"]["message_id"])
+
+    def remove() -> None:
+        damaged.erase() if call == "erase" else damaged.long_term.delete([id_])
+
+    with pytest.raises(StoreCorruptedError, match=r"are still there: .* Run `memory-integrations doctor --repair`"):
+        remove()
+    assert mended(damaged.examine()) == ["all memories are written anew, with their indexes"]
+    remove()
+    damaged.close()
+    files = [path for path in (tmp_path / "data" / "vectors").rglob("*") if path.is_file()]
+    assert not [path for path in files if b"I play the oboe" in path.read_bytes()]
 
 
 @pytest.mark.parametrize("name", ["vectors", "journal"])

@@ -33,7 +33,7 @@ from memory_integrations import (
 )
 from memory_integrations.delimiters import as_json_data
 from memory_integrations.features import open_shelves
-from memory_integrations.journal import JsonlJournal
+from memory_integrations.journal_files import JsonlJournal
 
 GLOBAL, ANN, BOB = MemoryScope(), MemoryScope("ann"), MemoryScope("bob")
 OpenFacts = Callable[..., FeatureMemory]

@@ -27,18 +27,8 @@ from strategies import START, Clock, json_values, nasty_text, time_limit
 
 from memory_integrations import FeatureMemory, MemoryScope, StoreCorruptedError, StoreError, StoreUnavailableError
 from memory_integrations.features import open_shelves
-from memory_integrations.journal import (
-    Event,
-    JsonlJournal,
-    JsonlScopeJournal,
-    Repair,
-    events_of,
-    merged,
-    removed,
-    restored,
-    revised,
-    utc_now,
-)
+from memory_integrations.journal import Event, Repair, events_of, merged, removed, restored, revised, utc_now
+from memory_integrations.journal_files import JsonlJournal, JsonlScopeJournal
 
 
 class TestJsonlJournal(JournalConformance):
@@ -169,7 +159,8 @@ class TestFiles:
 class TestCrashes:
     WRITER = """
 import sys
-from memory_integrations.journal import JsonlJournal, removed
+from memory_integrations.journal import removed
+from memory_integrations.journal_files import JsonlJournal
 from memory_integrations.scopes import MemoryScope
 journal = JsonlJournal(sys.argv[1]).open(MemoryScope("ann"), lambda event: None, lambda events: None)
 while True:
@@ -283,7 +274,8 @@ import json, sys, time
 from pathlib import Path
 from memory_integrations import FeatureMemory, MemoryScope
 from memory_integrations.features import open_shelves
-from memory_integrations.journal import JsonlJournal, removed
+from memory_integrations.journal import removed
+from memory_integrations.journal_files import JsonlJournal
 directory, me, facts, processes = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 memory = FeatureMemory(open_shelves(JsonlJournal(directory)), MemoryScope("ann"))
 Path(directory, f"ready-{me}").touch()
@@ -317,7 +309,8 @@ print(json.dumps({"numbers": numbers, "keys": memory.keys()}))
 import json, os, sys
 from memory_integrations import FeatureMemory, MemoryScope
 from memory_integrations.features import open_shelves
-from memory_integrations.journal import JsonlJournal, removed
+from memory_integrations.journal import removed
+from memory_integrations.journal_files import JsonlJournal
 memory = FeatureMemory(open_shelves(JsonlJournal(sys.argv[1])), MemoryScope("ann"))
 memory.set("before", 1)
 children = []
@@ -346,7 +339,8 @@ print(json.dumps({"failed": failed, "facts": len(memory)}))
 import sys
 from memory_integrations import FeatureMemory, MemoryScope
 from memory_integrations.features import open_shelves
-from memory_integrations.journal import JsonlJournal, removed
+from memory_integrations.journal import removed
+from memory_integrations.journal_files import JsonlJournal
 memory = FeatureMemory(open_shelves(JsonlJournal(sys.argv[1])), MemoryScope("ann"))
 print(memory.get("secret"), flush=True)
 sys.stdin.readline()

@@ -248,7 +248,7 @@ def test_p24_a_memory_that_cannot_be_removed_from_the_journal_is_not_deleted(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("memory_integrations.journal.os.replace", full)
+        patch.setattr("memory_integrations.journal_files.os.replace", full)
         with pytest.raises(StoreUnavailableError):
             memory.long_term.delete([hit.id])
     assert memory.long_term.count() == count
@@ -444,3 +444,24 @@ def test_p24_a_fact_that_was_taken_away_is_not_learnt_again_from_what_was_said_b
     memory.add_turn("I live in Porto.", "Nice.")
     memory.manage_short_term()
     assert memory.get_fact("city") == "Porto", "what is said later is learnt"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_p24_of_a_compressed_message_that_is_told_again_otherwise_nothing_is_kept(
+    opened: Open, tmp_path: Path, restarted: bool
+) -> None:
+    """Of what it said at first: neither as the original, nor in what it was compressed to."""
+    memory = opened()
+    memory.follow(SAID)
+    memory.apply(PLAN)
+    memory = opened() if restarted else memory
+    edited = [replace(m, content="[removed]") if m.id == "m2" else m for m in SAID]
+    memory.follow([*edited, Message("user", "And now?", id="m7")], unanswered=True)
+    assert shown(memory)["m2"] == "[removed]"
+    memory.close()
+    files = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    assert not [path for path in files if b"leaves on the fourth of May" in path.read_bytes()]
+    again = opened()
+    again.follow(edited)
+    assert shown(again)["m2"] == "[removed]"
+    assert "m1" not in shown(again), "the rest of what was managed stands"

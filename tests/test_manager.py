@@ -37,7 +37,7 @@ from memory_integrations import (
     StoreUnavailableError,
     TokenCounter,
 )
-from memory_integrations.journal import JsonlJournal
+from memory_integrations.journal_files import JsonlJournal
 from memory_integrations.views import BudgetWarning
 
 SESSION = "user:ann/session:1"

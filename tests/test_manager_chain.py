@@ -42,7 +42,7 @@ from memory_integrations import (
     ToolCall,
 )
 from memory_integrations.decisions import says_what
-from memory_integrations.journal import JsonlJournal, JsonlScopeJournal
+from memory_integrations.journal_files import JsonlJournal, JsonlScopeJournal
 from memory_integrations.manager_chain import NOSTREAM, ManagerReply, build_manager_chain
 from memory_integrations.policies import evictable
 from memory_integrations.replies import normalised_key, read_reply

@@ -22,7 +22,7 @@ from memory_integrations import (
     StoreUnavailableError,
     ToolCall,
 )
-from memory_integrations.journal import JsonlJournal
+from memory_integrations.journal_files import JsonlJournal
 from memory_integrations.ranking import Conversations
 
 KEPT = 5

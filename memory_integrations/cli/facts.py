@@ -106,7 +106,7 @@ def repair_facts(
     data_dir: DataDir = DATA_DIR,
 ) -> None:
     """Set aside the lines of the journal that cannot be read, into a file beside it; all others stay, in order."""
-    from memory_integrations.journal import JsonlJournal
+    from memory_integrations.journal_files import JsonlJournal
 
     if settings.get().journal_url:
         raise failure("facts repair mends files, and the facts are in a database: run `doctor --repair`.", 2)

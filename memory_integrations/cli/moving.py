@@ -79,6 +79,11 @@ def import_archive(
     if receipt.embedded_anew:
         told += "; its vectors are of another embedding or language, so that all was embedded anew"
     console().print(plain(told), soft_wrap=True)
+    if receipt.left_out:
+        raise failure(
+            f"the facts of {', '.join(receipt.left_out)} have another history here, and were left out. Erase those "
+            "scopes first, or import into another --data-dir and compare."
+        )
 
 
 def migrate(

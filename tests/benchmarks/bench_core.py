@@ -22,7 +22,7 @@ import qdrant_edge
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from memory_integrations import FeatureMemory, MemoryManager, Message, ShortTermMemory, ShortTermPolicy, TokenCounter
-from memory_integrations.journal import JsonlJournal
+from memory_integrations.journal_files import JsonlJournal
 
 WORDS = (
     "the quick brown fox jumps over lazy dogs while running through green fields and meadows near old houses today "

@@ -23,7 +23,8 @@ import postgres
 
 from memory_integrations import FeatureMemory, MemoryScope
 from memory_integrations.features import open_shelves
-from memory_integrations.journal import Journal, JsonlJournal
+from memory_integrations.journal import Journal
+from memory_integrations.journal_files import JsonlJournal
 from memory_integrations.journal_sql import SqlJournal
 
 SCOPE = MemoryScope("ann")

@@ -41,7 +41,7 @@ from memory_integrations import (
     StoreCorruptedError,
     StoreUnavailableError,
 )
-from memory_integrations.journal import JsonlJournal
+from memory_integrations.journal_files import JsonlJournal
 from memory_integrations.langchain import MemoryMiddleware, memory_tools
 from memory_integrations.langchain.prompts import MEMORY_NOTE
 

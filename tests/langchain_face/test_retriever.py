@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from memory_integrations import LongTermMemory, MemoryFilter, MemoryManager, Message, MessageError, ScopeError
 from memory_integrations.delimiters import delimit
-from memory_integrations.journal import JsonlJournal
+from memory_integrations.journal_files import JsonlJournal
 from memory_integrations.langchain import LongTermRetriever
 
 NOON = datetime(2025, 5, 8, 12, tzinfo=UTC)

@@ -218,7 +218,7 @@ def test_an_endless_conversation_holds_no_more_memory(manager: OpenManager, long
 def test_facts_of_many_users_are_not_all_held(tmp_path: Path, long_run: bool) -> None:
     from memory_integrations import FeatureMemory
     from memory_integrations.features import open_shelves
-    from memory_integrations.journal import JsonlJournal
+    from memory_integrations.journal_files import JsonlJournal
 
     journal = JsonlJournal(tmp_path)
     shelves = open_shelves(journal)

@@ -24,7 +24,7 @@ from memory_integrations import (
     TokenCounter,
 )
 from memory_integrations.features import open_shelves
-from memory_integrations.journal import JsonlJournal
+from memory_integrations.journal_files import JsonlJournal
 from memory_integrations.messages import as_unicode
 
 OpenManager = Callable[..., MemoryManager]

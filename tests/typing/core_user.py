@@ -23,6 +23,7 @@ from memory_integrations import (
     FilterError,
     Finding,
     Forget,
+    HistoryError,
     Keep,
     LongTermMemory,
     ManagementError,
@@ -149,6 +150,8 @@ def errors(memory: MemoryManager) -> str:
         return f"an argument: {error}"
     except EmbeddingError as error:
         return f"the embedding: {error}"
+    except HistoryError as error:
+        return f"another history: {error}"
     except (StoreLockedError, StoreCorruptedError, StoreUnavailableError, EmbeddingMismatchError) as error:
         return f"a store: {error}"
     except (StoreError, ManagementError, MemoryIntegrationError) as error:
