@@ -214,12 +214,15 @@ class LongTermMemory:
             if own:
                 if self._before_delete is not None:
                     self._before_delete(messages)
-                with self._collection.removing(tag):
-                    self._bury(point_id(tag, *name) for name in messages)
-                    self._collection.delete(models.FilterSelector(filter=_every_piece(tag, own)))
+                first = [point_id(tag, *name) for name in messages]
+                with self._collection.removing(tag):  # in this order: where it is interrupted, it can be run again
+                    rest = _every_piece(tag, own)
+                    rest.must_not = [models.HasIdCondition(has_id=list(first))]
+                    self._collection.delete(models.FilterSelector(filter=rest))
                     gone = {*stored, *itertools.chain.from_iterable(_further_pieces(tag, point) for point in own)}
-                    if any(_is_of(point, [tag], None) for point in self._collection.retrieve(gone)):
+                    if any(_is_of(point, [tag], None) for point in self._collection.retrieve(gone.difference(first))):
                         raise self._still_there()
+                    self._bury(first)
             else:  # what is gone already may still be in files: running it again goes on
                 self._collection.finish_removing()
             return len(set(map(name_of, own)))

@@ -470,6 +470,24 @@ def test_a_long_text_comes_back_whole_and_goes_whole(manager: MemoryManager, tmp
     assert found_in_files(tmp_path, b"orchard") == []
 
 
+@pytest.mark.parametrize("step", ["_bury", "delete"])
+def test_p24_a_deletion_that_was_interrupted_can_be_run_again(
+    manager: MemoryManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    [memory] = manager.long_term.store_messages([Message("user", LONG, id="long")])
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LongTermMemory if step == "_bury" else MemoryCollection, step, die)
+        with pytest.raises(KeyboardInterrupt):
+            manager.long_term.delete([memory])
+    assert manager.long_term.delete([memory]) == 1
+    assert manager.long_term.search("orchard", 20) == []
+    assert found_in_files(tmp_path, b"orchard") == []
+
+
 def test_one_id_is_no_list_of_ids(manager: MemoryManager) -> None:
     """Its characters would be looked for, and nothing be deleted."""
     [id_] = manager.long_term.store_messages([Message("user", "My code is xyzzy")])
