@@ -20,6 +20,7 @@ from memory_integrations import (
     BudgetError,
     EmbeddingMismatchError,
     FilterError,
+    LongTermMemory,
     MemoryFilter,
     MemoryManager,
     Message,
