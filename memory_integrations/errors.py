@@ -12,6 +12,8 @@
     │   ├── StoreLockedError                    another process holds the directory
     │   ├── StoreCorruptedError                 what is on disk cannot be read as what it should be
     │   └── StoreUnavailableError               the store cannot be reached, read or written
+    │       ├── HistoryError                    two stores tell different histories of one scope
+    │       └── EmbeddingError                  the embedding failed, or does not take a text
     └── ManagementError                         managing short-term memory failed
 
 Every message says what was given, what was expected and what to do.
