@@ -352,7 +352,7 @@ class MemoryManager:
             ManagementError: Managing in the background failed; nothing was changed by it.
             StoreError: Something could not be stored; what was said waits on.
         """
-        self._store_waiting(unanswered=True)
+        self._store_waiting(unanswered=True, refused_too=True)
         self._open.finish_work()
 
     def remember(self, messages: Iterable[Message]) -> None:
@@ -950,7 +950,7 @@ class MemoryManager:
         failed: list[Exception] = []
         for scope in self._open.sessions.scopes_waiting(within):
             try:
-                self.for_scope(scope)._store_waiting(unanswered=True)
+                self.for_scope(scope)._store_waiting(unanswered=True, refused_too=True)
             except Exception as error:
                 failed.append(error)
         raise_first(failed)
@@ -996,11 +996,11 @@ class MemoryManager:
         said_at = [recorded.get(message.id or "", message.created_at) for message in messages]
         return [replace(m, created_at=at) for m, at in zip(messages, said_at, strict=True) if at is not None]
 
-    def _store_waiting(self, *, unanswered: bool) -> None:
-        """Store what waits: whole exchanges, or with ``unanswered`` everything."""
+    def _store_waiting(self, *, unanswered: bool, refused_too: bool = False) -> None:
+        """Store what waits: whole exchanges, or with ``unanswered`` everything; what was refused just now, if asked."""
         sessions = self._open.sessions
         with self.long_term.held():  # an erasure comes before or after
-            waiting = sessions.waiting(self.scope)
+            waiting = sessions.waiting(self.scope, refused=refused_too)
             answers = (i for i in range(len(waiting) - 1, -1, -1) if waiting[i].role == "assistant" and waiting[i].text)
             ready = waiting if unanswered else waiting[: next(answers, -1) + 1]
             if not ready:

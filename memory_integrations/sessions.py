@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
@@ -17,7 +18,7 @@ _CLAIMED = 20_000  # of so many messages it is known whose they are
 _UNIQUE = 16  # characters of an id that nobody else's message has by chance
 _KEPT = 1000  # conversations that nobody holds stay in memory
 _RELEASED_KNOWN = 100_000  # of so many that went it is known that they are to come back
-_TRIES = 3  # to store a message that is refused for what it says
+_TRIES, _PAUSE = 3, 60.0  # to store a message that is refused for what it says, and the seconds between them
 _AT_ONCE = 2  # looked at by one call, so that they become fewer again
 
 
@@ -43,7 +44,7 @@ class Sessions:
         self._released: OrderedDict[MemoryScope, None] = OrderedDict()
         self._turns: dict[MemoryScope, int] = {}
         self._waiting: dict[MemoryScope, list[Message]] = {}
-        self._refused: dict[int, int] = {}  # how often, by the identities of messages that wait
+        self._refused: dict[int, tuple[int, float]] = {}  # how often and when last, by identities of what waits
         self._claimed: OrderedDict[tuple[str | None, str | None, int], str] = OrderedDict()
         inherited(self)
 
@@ -173,10 +174,15 @@ class Sessions:
         with self._lock:
             self._waiting.setdefault(scope, []).extend(messages)
 
-    def waiting(self, scope: MemoryScope) -> list[Message]:
-        """The messages of a conversation that are not yet stored."""
+    def waiting(self, scope: MemoryScope, *, refused: bool = True) -> list[Message]:
+        """The messages of a conversation that are not yet stored; with those that were refused just now, or without."""
+        now = time.monotonic()
         with self._lock:
-            return list(self._waiting.get(scope, ()))
+            return [
+                message
+                for message in self._waiting.get(scope, ())
+                if refused or now - self._refused.get(id(message), (0, -_PAUSE))[1] >= _PAUSE
+            ]
 
     def stored(self, scope: MemoryScope, messages: Sequence[Message]) -> None:
         """Note that messages wait no longer."""
@@ -190,13 +196,19 @@ class Sessions:
                 self._waiting[scope] = left
 
     def refused(self, scope: MemoryScope, message: Message, error: MemoryIntegrationError) -> MemoryIntegrationError:
-        """Note that a message was refused for what it says; after some tries it waits no longer.
+        """Note that a message was refused for what it says; after some tries, with pauses, it waits no longer.
+
+        It may be no more than a limited rate, which others came in under.
 
         Returns:
             The error that says so.
         """
+        now = time.monotonic()
         with self._lock:
-            tries = self._refused[id(message)] = self._refused.get(id(message), 0) + 1
+            tries, last = self._refused.get(id(message), (0, -_PAUSE))
+            if now - last >= _PAUSE:
+                tries += 1
+                self._refused[id(message)] = tries, now
         if tries < _TRIES:
             return error
         self.stored(scope, [message])

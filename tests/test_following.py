@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -211,17 +212,31 @@ def test_a_write_that_failed_waits_and_is_done_next_time(manager: OpenManager, m
 class Filtered(StaticEmbeddings):
     """A service that does not take every text, and may be away."""
 
-    away = False
+    away, refused = False, "knife"
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         if self.away:
             raise ConnectionError("no route to host")
-        if any("knife" in text for text in texts):
+        if any(self.refused in text for text in texts):
             raise ValueError("400 content_filter")
         return super().embed_documents(texts)
 
 
-def test_p8_a_message_that_no_embedding_takes_keeps_no_other_from_being_remembered(manager: OpenManager) -> None:
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Lets a minute pass."""
+    passed = [time.monotonic()]
+    monkeypatch.setattr("memory_integrations.sessions.time.monotonic", lambda: passed[0])
+
+    def later() -> None:
+        passed[0] += 60
+
+    return later
+
+
+def test_p8_a_message_that_no_embedding_takes_keeps_no_other_from_being_remembered(
+    manager: OpenManager, later: Callable[[], None]
+) -> None:
     memory = manager(embeddings=Filtered())
     said = ["Hello.", "Where is my bread knife?", "I live in Lisbon.", "I play the oboe.", "I swim.", "I read."]
     errors = []
@@ -230,10 +245,31 @@ def test_p8_a_message_that_no_embedding_takes_keeps_no_other_from_being_remember
             memory.follow([Message("user", text, id=f"q{number}"), Message("assistant", "Yes.", id=f"a{number}")])
         except EmbeddingError as error:
             errors.append(str(error))
-    assert stored(memory) == [f"{side}{number}" for number in range(6) for side in "qa" if (side, number) != ("q", 1)]
-    assert len(errors) == 3 and all("content_filter" in error for error in errors)
-    assert "'q1' of user:ann/session:s1 was refused 3 times while others could be stored, and stays out" in errors[-1]
+    expected = [f"{side}{number}" for number in range(6) for side in "qa" if (side, number) != ("q", 1)]
+    assert stored(memory) == expected
+    assert len(errors) == 1, "it is not tried at each turn"
+    for _ in range(2):
+        with pytest.raises(EmbeddingError, match="content_filter") as raised:
+            memory.flush()
+        assert "refused 3 times" not in str(raised.value), "several tries at once are one"
+    later()
+    with pytest.raises(EmbeddingError):
+        memory.follow([Message("user", "And I sing.", id="q6"), Message("assistant", "Yes.", id="a6")])
+    later()
+    with pytest.raises(EmbeddingError, match="'q1' of user:ann/session:s1 was refused 3 times while others could be"):
+        memory.flush()
     memory.close()
+    assert stored(memory) == [*expected, "q6", "a6"]
+
+
+def test_p8_what_only_a_limited_rate_refused_is_stored_later(manager: OpenManager, later: Callable[[], None]) -> None:
+    service = Filtered()
+    memory = manager(embeddings=service)
+    with pytest.raises(EmbeddingError):
+        memory.follow([Message("user", "A knife", id="q"), Message("assistant", "Yes.", id="a")])
+    service.refused = "nothing any more"
+    memory.flush()
+    assert sorted(map(str, stored(memory))) == ["a", "q"]
 
 
 def test_p8_nothing_is_given_up_while_the_embedding_is_away(manager: OpenManager) -> None:
@@ -250,12 +286,15 @@ def test_p8_nothing_is_given_up_while_the_embedding_is_away(manager: OpenManager
     assert stored(memory) == [message.id for message in said]
 
 
-def test_p8_a_message_that_is_no_json_keeps_no_other_from_being_remembered(manager: OpenManager) -> None:
+def test_p8_a_message_that_is_no_json_keeps_no_other_from_being_remembered(
+    manager: OpenManager, later: Callable[[], None]
+) -> None:
     memory = manager()
     bad = Message("user", "Hi", id="bad", metadata={"x": object()})
     with pytest.raises(MessageError, match="not JSON"):
         memory.follow([bad, Message("assistant", "Yes.", id="a")])
     for _ in range(2):
+        later()
         with pytest.raises(MessageError, match="not JSON"):
             memory.flush()
     assert memory.follow([bad, *talk(1)]) == ["q0", "a0"]
