@@ -402,16 +402,18 @@ def restore_archive(
     with at_first_need(collection.removing) as overwrite:  # once: it writes the whole collection anew
         for batch in batched(archive.points(), PAGE):
             read = list(map(_unpacked, batch))
-            with collection.turns({_tag_of(point) for point in read}):  # nobody writes between a look and a write
-                points = read if archive.scope is None else _placed(read, archive.scope, collection)
-                here = _here(points, collection)
-                new = [point for point in points if _is_new(point, here)]
+            points = read if archive.scope is None else _placed(read, archive.scope, collection)
+            here = _here(points, collection)
+            new = [point for point in points if _is_new(point, here)]
+            if not packed:
+                new = collection.encode([point.id for point in new], [point.payload or {} for point in new])
+            with collection.turns(map(_tag_of, new)):  # nobody writes between this look and the write
+                here = _here(new, collection)
+                new = [point for point in new if _is_new(point, here)]
                 if any(_is_memory(here.get(point.id)) for point in new):
                     overwrite()
                     surplus = [id_ for point in new for id_ in _surplus(point, here)]
                     collection.delete(models.PointIdsList(points=list(surplus)) if surplus else None)
-                if not packed:
-                    new = collection.encode([point.id for point in new], [point.payload or {} for point in new])
                 collection.put(new)
             new_points += len(new)
             done += len(batch)

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from weakref import WeakValueDictionary
@@ -28,6 +28,7 @@ from memory_integrations.layout import (
     speaker_of,
     text_of,
 )
+from memory_integrations.namespaces import owners_tag
 from memory_integrations.reembedding import abandon, finish, is_unfinished, reembed
 from memory_integrations.server import asking
 
@@ -216,9 +217,10 @@ class MemoryCollection:
             return turn
 
     @contextmanager
-    def turns(self, tags: Collection[str]) -> Iterator[None]:
+    def turns(self, tags: Iterable[str]) -> Iterator[None]:
         """Hold the turns of scopes: in one order, so that no two who hold several wait for each other."""
-        held = [self.turn(tag) for tag in sorted(set(tags))]  # a turn that nobody has is let go of
+        # A turn that nobody has is let go of.
+        held = [self.turn(tag) for tag in sorted(set(map(owners_tag, tags)))]
         with ExitStack() as stack:
             for turn in held:
                 stack.enter_context(turn.lock)
@@ -286,9 +288,10 @@ class MemoryCollection:
                 return
 
     def look_through(self) -> Iterator[models.Record]:
-        """Every point of the embedded engine, with scope and session, whatever its indexes say; none of a server's."""
+        """Every point of the embedded engine, without its text, whatever its indexes say; none of a server's."""
         if is_embedded(self.open()):
-            yield from self.scroll(None, ["metadata.scope", "metadata.session_id"])
+            fields = "scope", "session_id", "kind", "piece", "pieces"
+            yield from self.scroll(None, [f"metadata.{field}" for field in fields])
 
     def retrieve(self, ids: Iterable[str | int], *, with_vectors: bool = False) -> list[models.Record]:
         """The points of these ids that there are."""
@@ -363,6 +366,13 @@ class MemoryCollection:
                 "All memories were embedded anew while these were deleted, which may have missed them: they may still "
                 "be there. Call it again; where it was with another embedding, open the memory with that one first."
             )
+
+    def delete_ids(self, ids: Iterable[str | int]) -> None:
+        """Delete points of the embedded engine by their ids, while :meth:`removing`: a server's indexes are its own."""
+        from qdrant_client import models
+
+        for batch in batched(ids, PAGE) if is_embedded(self.open()) else ():
+            self.delete(models.PointIdsList(points=list(batch)))
 
     def optimize(self) -> bool:
         """Build the embedded engine's graphs; see ``LongTermMemory.optimize``."""

@@ -141,11 +141,13 @@ def purging(client: QdrantClient, name: str) -> AbstractContextManager[object]:
     return begun
 
 
-def pages(client: QdrantClient, name: str, *, with_vectors: bool) -> Iterator[list[Any]]:
-    """Every point of a collection with its payload, page by page, by their ids."""
+def pages(
+    client: QdrantClient, name: str, *, with_vectors: bool, only: models.Filter | None = None
+) -> Iterator[list[Any]]:
+    """Every point of a collection, or of a filter, with its payload, page by page, by their ids."""
     offset = None
     while True:
-        points, offset = client.scroll(name, limit=PAGE, offset=offset, with_payload=True, with_vectors=with_vectors)
+        points, offset = client.scroll(name, only, PAGE, offset=offset, with_payload=True, with_vectors=with_vectors)
         yield points
         if offset is None:
             return

@@ -585,7 +585,7 @@ class _OpenShelves:
     def __call__(self, scope: MemoryScope) -> FactShelf:
         with self._lock:
             found = self._shelves.get(scope)
-        made = found or FactShelf(self._journal, scope)  # it reads, which others need not wait for
+        made = FactShelf(self._journal, scope) if found is None else found  # it reads: others go on
         with self._lock:
             return self._shelves.setdefault(scope, made)
 

@@ -126,7 +126,8 @@ class ItemMemory:
         latest = {(item.namespace, item.key): item for item in items}
         ready = [(self._id(name), self._payload(item, now)) for name, item in latest.items()]
         for batch in batched(ready, PAGE):
-            self._write(dict(batch), now)
+            with self._collection.turns({payload["metadata"]["scope"] for _, payload in batch}):
+                self._write(dict(batch), now)
 
     def delete_many(self, names: Iterable[ItemKey]) -> int:
         """Delete items, physically; returns how many there were.
@@ -137,8 +138,10 @@ class ItemMemory:
         """
         from qdrant_client import models
 
-        there = self._collection.retrieve(dict.fromkeys(self._id(name) for name in names))
-        self._delete(there, models.PointIdsList(points=[point.id for point in there]))
+        ids = {self._id(name): self.scopes.tag(name[0]) for name in names}
+        with self._collection.turns(ids.values()):
+            there = self._collection.retrieve(ids)
+            self._delete(there, models.PointIdsList(points=[point.id for point in there]))
         return len(there)
 
     def refresh(self, items: Iterable[Item]) -> None:

@@ -12,10 +12,13 @@ import json
 import logging
 import os
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from weakref import finalize
@@ -29,7 +32,7 @@ from memory_integrations.scopes import MemoryScope
 
 _log = logging.getLogger("memory_integrations")
 
-_MOST_MISSING = 1_000_000  # events between two lines of a file: more is no number that we wrote
+_MOST_MISSING = 1_000  # events before a line: more is believed only where the line beside it says so, too
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
@@ -294,24 +297,20 @@ class JsonlScopeJournal:
         with self._locked(write=True) as fd:
             assert fd is not None
             *lines, torn = _read_from(fd, 0).split(b"\n")
+            if torn and lines and _is_event(torn, self.path) and _number(torn) is not None:
+                lines, torn = [*lines, torn], b""  # it lacks its line end alone, which some editors leave out
+                os.write(fd, b"\n")
             if torn:
                 self._set_torn_line_aside(fd, sum(len(line) + 1 for line in lines))
             if not lines:
                 return Repair(torn=len(torn))
-            aside: list[bytes] = []
             has_header = _is_header(lines[0], self.path, self.scope)
-            if not has_header and _number_of(lines[0], self.path, 1) is None:
-                aside.append(lines[0])
-            events, number = dict[int, bytes](), 0
-            for line in lines if not has_header and not aside else lines[1:]:
-                place = _number_of(line, self.path, number + 1)
-                if place is None or events.get(place, line) != line:
-                    aside.append(line)
-                    number += place is None  # an event that cannot be read has a place, too
-                else:
-                    events[place], number = line, place
-            count = max([number, *events])
-            marks = [lost(place) for place in range(1, count + 1) if place not in events]
+            is_headless = not has_header and _is_event(lines[0], self.path)
+            aside = [] if has_header or is_headless else [lines[0]]
+            events, strays = _in_place(lines if is_headless else lines[1:], self.path)
+            aside += strays
+            count = max(events, default=0)
+            marks = [lost(place) for place in range(1, count + 1) if not events.get(place)]
             events |= {mark.number: _line(mark) for mark in marks}
             if aside:
                 _append_to(f"{self.path}.aside", b"".join(line + b"\n" for line in aside))
@@ -573,19 +572,69 @@ def _is_header(line: bytes, path: Path, scope: MemoryScope) -> bool:
         return False
 
 
-def _number_of(line: bytes, path: Path, expected: int) -> int | None:
-    """The number of the event that a line is; the expected one where it says none; None where it is no event."""
+def _is_event(line: bytes, path: Path) -> bool:
     try:
-        fields = _parse(line, path, 2)
-        number = fields.pop("number", expected)
-        _event(expected, fields, path)
+        _event(1, {**_parse(line, path, 2), "number": 1}, path)
     except StoreCorruptedError:
-        return None
-    return number if type(number) is int and 0 < number <= expected + _MOST_MISSING else None
+        return False
+    return True
+
+
+def _in_place(lines: Sequence[bytes], path: Path) -> tuple[dict[int, bytes], list[bytes]]:
+    """A damaged file's lines by their places, and those that have none.
+
+    An event that says its number has that place. Those that say none, as files were written once, and those that cannot
+    be read are where they stand, as far as there is room before the next number. Nothing is where one is lost.
+    """
+    are_events = [_is_event(line, path) for line in lines]
+    said = [_number(line) if is_event else None for line, is_event in zip(lines, are_events, strict=True)]
+    numbers = [number if _is_likely(said, at) else None for at, number in enumerate(said)]
+    known = sorted({number for number in numbers if number is not None})
+    places: dict[int, bytes] = {}
+    aside: list[bytes] = []
+    at = 0  # the place before
+    for number, group in groupby(zip(lines, are_events, numbers, strict=True), key=itemgetter(2)):
+        run = list(group)
+        if number is not None:
+            aside += [line for line, *_ in run if places.setdefault(number, line) != line]
+            at = number
+            continue
+        later = bisect_right(known, at)
+        room = known[later] - at - 1 if later < len(known) else len(run)
+        is_room_for_all = len(run) <= room
+        for line, is_event, _ in run:
+            has_place = room > 0 and (is_event or is_room_for_all)
+            if has_place:
+                at, room = at + 1, room - 1
+                places[at] = _numbered(line, at, path) if is_event else b""
+            if not (has_place and is_event):
+                aside.append(line)
+    return places, aside
+
+
+def _numbered(line: bytes, number: int, path: Path) -> bytes:
+    """An event's line, which says this number or none."""
+    if _number(line) is None:
+        return line
+    return _line(_event(number, {**_parse(line, path, 2), "number": number}, path))
+
+
+def _number(line: bytes) -> int | None:
+    number = json.loads(line).get("number")
+    return number if type(number) is int and number > 0 else None
+
+
+def _is_likely(said: Sequence[int | None], at: int) -> bool:
+    """Whether a line's number is no damage: near the others, or with a neighbour that goes on from it."""
+    number = said[at]
+    if number is None or number <= len(said) + _MOST_MISSING:
+        return number is not None
+    around = said[max(at - 1, 0) : at + 2]
+    return any(other is not None and abs(other - number) == 1 for other in around)
 
 
 def _corrupted(path: Path, number: int, line: bytes) -> StoreCorruptedError:
-    if number == 1 and _number_of(line, path, 1) is not None:
+    if number == 1 and _is_event(line, path):
         return StoreCorruptedError(
             f"The first line of {path}, which names the scope, is missing: it begins with an event. Nothing was "
             "changed. Run `memory-integrations facts repair --scope SCOPE`: the file's name begins as the scope's does."

@@ -25,7 +25,7 @@ from memory_integrations.collection import (
 )
 from memory_integrations.copying import PAGE
 from memory_integrations.delimiters import strip_injected
-from memory_integrations.errors import FilterError, MessageError, ScopeError, StoreCorruptedError
+from memory_integrations.errors import FilterError, MessageError, ScopeError
 from memory_integrations.filters import MemoryFilter
 from memory_integrations.layout import (
     DELETED,
@@ -219,9 +219,9 @@ class LongTermMemory:
                     rest = _every_piece(tag, own)
                     rest.must_not = [models.HasIdCondition(has_id=list(first))]
                     self._collection.delete(models.FilterSelector(filter=rest))
-                    gone = {*stored, *itertools.chain.from_iterable(_further_pieces(tag, point) for point in own)}
-                    if any(_is_of(point, [tag], None) for point in self._collection.retrieve(gone.difference(first))):
-                        raise self._still_there()
+                    # By their ids too, since an index may be damaged.
+                    known = itertools.chain.from_iterable((str(p.id), *_further_pieces(tag, p)) for p in own)
+                    self._collection.delete_ids({*known}.difference(first))
                     self._bury(first)
             else:  # what is gone already may still be in files: running it again goes on
                 self._collection.finish_removing()
@@ -253,8 +253,11 @@ class LongTermMemory:
                     self._bury(_first_pieces(batch))
                 self._collection.delete(models.FilterSelector(filter=tagged(tags, *conditions)))
                 self._bury(point_id(tag, message.session_id, message.id) for message in told if message.id)
-                if any(_is_of(point, tags, session_id) for point in self._collection.look_through()):
-                    raise self._still_there()
+                # An index may be damaged: what it did not find is looked for among all.
+                left = [point for point in self._collection.look_through() if _is_of(point, tags, session_id)]
+                self._bury(_first_pieces(left))
+                self._collection.delete_ids({str(point.id) for point in left}.difference(_first_pieces(left)))
+                count += sum(piece_of(metadata_of(point))[0] == 0 for point in left)
             return count
 
     def recorded(self, messages: Iterable[Message]) -> dict[str, datetime | None]:
@@ -506,12 +509,6 @@ class LongTermMemory:
         else:
             collection.upsert(points)
             collection.note(tag, points)
-
-    def _still_there(self) -> StoreCorruptedError:
-        return StoreCorruptedError(
-            f"Memories of {self.scope} were asked to be deleted and are still there: the index of scopes is damaged. "
-            "Run `memory-integrations doctor --repair`, which makes it anew, and delete them again."
-        )
 
     def _bury(self, places: Iterable[str]) -> None:
         """Put a mark in the place of messages that are deleted: their id, which is a hash, and nothing they said."""

@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 DEFAULT_DATA_DIR = "data/memory"
 _NO_LIMIT = 1_000_000_000  # tokens
 _RECALLED = 50  # memories that a context recalls at most; the budget decides how many
+_REFUSED_AT_ONCE = 8  # messages, after which the others wait: an embedding that takes no more may be busy
 _SHOWN_ANYWAY = 10  # so many of them may be in the conversation that a model sees anyway
 
 
@@ -329,6 +330,8 @@ class MemoryManager:
             elif said is message or says_something(said):
                 fresh.append(arrived(said, self.scope.session_id, now))
         self._open.sessions.claim(self.scope, fresh)
+        if not fresh and not (remember and self._open.sessions.waiting(self.scope, refused=False)):
+            return []  # who only reads waits for nobody who writes
         with self.long_term.held():  # an erasure comes before or after: it must not be overwritten
             if fresh and (remember or self._open.memories.is_open):
                 fresh = self._as_recorded(fresh)
@@ -613,8 +616,9 @@ class MemoryManager:
                 )
             sources = {decision.entry_id for decision in receipt.decisions}
             deleted = {decision.entry_id for decision in receipt.decisions if isinstance(decision, Delete)}
+            shorter = log.compressed()
             before = [  # nothing, where the receipt was read from the journal
-                entry
+                entry if entry.id in shorter else conversation.as_said(entry)
                 for entry in self._not_erased(receipt.entries_before)
                 if entry.id in deleted or conversation.why_gone(entry.id) != "deleted"
             ]
@@ -1005,14 +1009,18 @@ class MemoryManager:
             ready = waiting if unanswered else waiting[: next(answers, -1) + 1]
             if not ready:
                 return
-            refused: dict[int, MemoryIntegrationError] = {}
+            done, errors = 0, list[BaseException]()
             try:
                 self.long_term.store_messages(ready)
             except (EmbeddingError, MessageError):
                 self._open.memories.expect_embedding()  # else all of it waits
-                refused = dict(self._store_apart(ready))
-            sessions.stored(self.scope, [message for place, message in enumerate(ready) if place not in refused])
-            raise_first([sessions.refused(self.scope, ready[place], error) for place, error in refused.items()])
+                for place, error in islice(self._store_apart(ready), _REFUSED_AT_ONCE):
+                    sessions.stored(self.scope, ready[done:place])
+                    errors.append(sessions.refused(self.scope, ready[place], error))
+                    done = place + 1
+            if len(errors) < _REFUSED_AT_ONCE:
+                sessions.stored(self.scope, ready[done:])
+            raise_first(errors)
 
     def _store_apart(self, messages: Sequence[Message], first: int = 0) -> Iterator[tuple[int, MemoryIntegrationError]]:
         """Store messages in ever smaller parts, in order: one that is refused for what it says keeps no other from it.

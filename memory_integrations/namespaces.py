@@ -20,9 +20,17 @@ USER, SESSION = "{user_id}", "{session_id}"
 """The labels of a template that stand for any user's and any session's identifier."""
 
 
+_STORE = "store:"
+
+
 def own_tag(owner: MemoryScope) -> str:
     """The tag of what the stores of an owner keep for themselves; no scope prints as it."""
-    return f"store:{owner.tag}"
+    return f"{_STORE}{owner.tag}"
+
+
+def owners_tag(tag: str) -> str:
+    """The tag of the owner of what has a tag: of what stores keep for themselves, and of a scope's own memories."""
+    return tag.removeprefix(_STORE)
 
 
 class ItemScopes:

@@ -149,7 +149,7 @@ class OpenMemory:
         """
         with self._lock:
             found = self._features.get(scope.owner)
-        made = found or FeatureMemory(self.shelf, scope, self.counter)  # it reads, which others need not wait for
+        made = FeatureMemory(self.shelf, scope, self.counter) if found is None else found  # it reads: others go on
         with self._lock:
             found = self._features.setdefault(scope.owner, made)
             self._recent[scope.owner] = found

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
-from memory_integrations.errors import MemoryIntegrationError, ScopeError
+from memory_integrations.errors import MemoryIntegrationError, MessageError, ScopeError
 from memory_integrations.forks import inherited
 from memory_integrations.messages import Message
 from memory_integrations.scopes import MemoryScope
@@ -18,7 +18,7 @@ _CLAIMED = 20_000  # of so many messages it is known whose they are
 _UNIQUE = 16  # characters of an id that nobody else's message has by chance
 _KEPT = 1000  # conversations that nobody holds stay in memory
 _RELEASED_KNOWN = 100_000  # of so many that went it is known that they are to come back
-_TRIES, _PAUSE = 3, 60.0  # to store a message that is refused for what it says, and the seconds between them
+_PAUSE = 60.0  # seconds until a message that is refused for what it says is tried again, twice as many each time
 _AT_ONCE = 2  # looked at by one call, so that they become fewer again
 
 
@@ -44,7 +44,7 @@ class Sessions:
         self._released: OrderedDict[MemoryScope, None] = OrderedDict()
         self._turns: dict[MemoryScope, int] = {}
         self._waiting: dict[MemoryScope, list[Message]] = {}
-        self._refused: dict[int, tuple[int, float]] = {}  # how often and when last, by identities of what waits
+        self._refused: dict[int, tuple[float, float]] = {}  # until when, after which pause, by identities of messages
         self._claimed: OrderedDict[tuple[str | None, str | None, int], str] = OrderedDict()
         inherited(self)
 
@@ -61,7 +61,7 @@ class Sessions:
         """
         with self._lock:
             found = self._held.get(scope)
-        made = found or self._begin(scope)  # it reads, which others need not wait for
+        made = found if found is not None else self._begin(scope)  # it reads, which others need not wait for
         with self._lock:
             found = self._held.setdefault(scope, made)
             if found is made and scope in self._released:
@@ -170,9 +170,12 @@ class Sessions:
     # What waits to be stored in long-term memory
 
     def wait(self, scope: MemoryScope, messages: Iterable[Message]) -> None:
-        """Keep messages of a conversation until they are stored."""
+        """Keep messages of a conversation until they are stored; what is told anew takes the place of the former."""
+        told = {message.id or id(message): message for message in messages}
         with self._lock:
-            self._waiting.setdefault(scope, []).extend(messages)
+            waiting = [told.pop(message.id or id(message), message) for message in self._waiting.get(scope, ())]
+            if waiting or told:
+                self._waiting[scope] = [*waiting, *told.values()]
 
     def waiting(self, scope: MemoryScope, *, refused: bool = True) -> list[Message]:
         """The messages of a conversation that are not yet stored; with those that were refused just now, or without."""
@@ -181,7 +184,7 @@ class Sessions:
             return [
                 message
                 for message in self._waiting.get(scope, ())
-                if refused or now - self._refused.get(id(message), (0, -_PAUSE))[1] >= _PAUSE
+                if refused or self._refused.get(id(message), (now, 0))[0] <= now
             ]
 
     def stored(self, scope: MemoryScope, messages: Sequence[Message]) -> None:
@@ -196,26 +199,21 @@ class Sessions:
                 self._waiting[scope] = left
 
     def refused(self, scope: MemoryScope, message: Message, error: MemoryIntegrationError) -> MemoryIntegrationError:
-        """Note that a message was refused for what it says; after some tries, with pauses, it waits no longer.
+        """Note that a message was refused for what it says, and let it wait alone.
 
-        It may be no more than a limited rate, which others came in under.
+        One that an embedding refuses is tried again after ever longer pauses: it may be no more than a limited rate.
+        One that is no JSON never will be stored, and waits no longer.
 
         Returns:
             The error that says so.
         """
-        now = time.monotonic()
+        if isinstance(error, MessageError):
+            self.stored(scope, [message])
+            return MessageError(f"The message {message.id!r} of {scope} stays out of long-term memory. {error}")
         with self._lock:
-            tries, last = self._refused.get(id(message), (0, -_PAUSE))
-            if now - last >= _PAUSE:
-                tries += 1
-                self._refused[id(message)] = tries, now
-        if tries < _TRIES:
-            return error
-        self.stored(scope, [message])
-        return type(error)(
-            f"The message {message.id!r} of {scope} was refused {tries} times while others could be stored, and stays "
-            f"out of long-term memory from now on. {error}"
-        )
+            pause = 2 * self._refused.get(id(message), (0, _PAUSE / 2))[1]
+            self._refused[id(message)] = time.monotonic() + pause, pause
+        return error
 
     def scopes_waiting(self, within: MemoryScope | None = None) -> list[MemoryScope]:
         """The conversations of which something waits, of a scope or of all."""

@@ -302,6 +302,12 @@ class ShortTermMemory:
             said = entry.original if entry is not None else self._shorter.get(message.id or "", (None, ""))[0]
             return said is not None and said.text != message.text
 
+    def as_said(self, entry: Entry) -> Entry:
+        """The entry before it was compressed; itself, where it was not."""
+        if entry.original is None:
+            return entry
+        return replace(entry, message=entry.original, original=None, tokens=self._count(entry.original))
+
     def why_gone(self, entry_id: str) -> DropReason | None:
         """Why an entry that was here is not any more; None where it is here, or is not known."""
         if entry_id in self._entries:
@@ -320,7 +326,7 @@ class ShortTermMemory:
             gone = {**self._gone_before, **self._gone}
             deleted = {id_ for id_, (reason, _) in gone.items() if reason == "deleted"}
             return deleted <= again._gone.keys() and all(
-                not entry.pinned and again._as_managed(_as_said(entry)).message == entry.message
+                not entry.pinned and again._as_managed(self.as_said(entry)).message == entry.message
                 for entry in self._entries.values()
             )
 
@@ -524,11 +530,6 @@ class ShortTermMemory:
         except OverflowError:  # an age that no entry can reach
             return None
         return min((moment for moment in ages if moment >= now), default=None)
-
-
-def _as_said(entry: Entry) -> Entry:
-    """The entry before it was compressed."""
-    return replace(entry, message=entry.original or entry.message, original=None)
 
 
 def _says_the_same(message: Message, other: Message) -> bool:

@@ -480,6 +480,38 @@ class TestCorruption:
         Reader(fresh).append("five")
         assert [event.number for event in events_of(fresh, ANN)] == [1, 2, 3, 4, 5]
 
+    @pytest.mark.parametrize("junk", [b"", b"garbage", None], ids=["an empty line", "garbage", "a doubled line"])
+    @pytest.mark.parametrize("at", [2, 3])
+    def test_p27_what_says_its_number_is_kept_behind_what_says_none(
+        self, journal: JsonlJournal, junk: bytes | None, at: int
+    ) -> None:
+        """A file of the former format that was written on."""
+        written(journal, *"abcdef")
+        path = journal.path(ANN)
+        lines = path.read_bytes().splitlines()
+        lines[1:6] = [re.sub(rb'"number":\d+,', b"", line) for line in lines[1:6]]
+        lines.insert(at, lines[at - 1] if junk is None else junk)
+        path.write_bytes(b"\n".join([*lines, b""]))
+        journal.repair(ANN)
+        left = [event.data.get("value") for event in events_of(JsonlJournal(journal.directory), ANN)]
+        assert left[5:] == ["f"]
+        assert junk is None or left == list("abcdef")
+
+    def test_p27_a_damaged_number_is_believed_by_nobody(self, journal: JsonlJournal) -> None:
+        written(journal, *"abcd")
+        path = journal.path(ANN)
+        path.write_bytes(path.read_bytes().replace(b'"number":2,', b'"number":222222,'))
+        assert journal.repair(ANN).lost == 0
+        assert reopened(journal) == list("abcd")
+
+    def test_p27_a_last_event_that_lacks_its_line_end_alone_is_kept(self, journal: JsonlJournal) -> None:
+        """Some editors leave it out."""
+        written(journal, *"abc")
+        path = journal.path(ANN)
+        path.write_bytes(path.read_bytes().removesuffix(b"\n"))
+        assert journal.repair(ANN).torn == 0
+        assert reopened(journal) == list("abc")
+
     def test_lines_that_say_no_number_are_read(self, journal: JsonlJournal) -> None:
         written(journal, "one", "two")
         path = journal.path(ANN)

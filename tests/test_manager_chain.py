@@ -958,3 +958,18 @@ def test_what_undo_brought_back_is_not_known_as_gone(manager: OpenManager) -> No
     memory.short_term.arrange(["m1", "m2"])
     assert memory.follow(said) == ["m0"]
     assert memory.short_term.get("m0") is not None
+
+
+def test_undo_of_a_later_run_brings_no_compression_back_that_was_taken_back(manager: OpenManager) -> None:
+    memory = told(manager(None))
+    long = memory.short_term.add("The attic has a window. " * 100)
+    for text in ("And what of the cellar?", "And of the garden?"):
+        memory.short_term.add(text)
+    first = memory.apply(ManagementPlan(decisions=(Compress(long, "The attic."),), source="llm"))
+    second = memory.apply(ManagementPlan(decisions=(Delete(long, "old"),), source="llm"))
+    assert first.decisions and second.decisions
+    memory.undo(first)
+    memory.undo(second)
+    entry = memory.short_term.get(long)
+    assert entry is not None and entry.content.startswith("The attic has a window. The attic")
+    assert entry.original is None
