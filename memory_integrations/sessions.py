@@ -173,7 +173,10 @@ class Sessions:
         """Keep messages of a conversation until they are stored; what is told anew takes the place of the former."""
         told = {message.id or id(message): message for message in messages}
         with self._lock:
-            waiting = [told.pop(message.id or id(message), message) for message in self._waiting.get(scope, ())]
+            before = self._waiting.get(scope, [])
+            waiting = [told.pop(message.id or id(message), message) for message in before]
+            for message in {*map(id, before)} - {*map(id, waiting)}:
+                self._refused.pop(message, None)
             if waiting or told:
                 self._waiting[scope] = [*waiting, *told.values()]
 
