@@ -121,7 +121,9 @@ def write_archive(
         ids = [point.id for point in in_order(there)]
         for batch in batched(ids, PAGE):
             found = {point.id: point for point in collection.retrieve(batch, with_vectors=vectors)}
-            for point in (found[id_] for id_ in batch if id_ in found):  # else it was deleted meanwhile
+            for point in (found[id_] for id_ in batch if id_ in found):
+                if scope is not None and not is_of(metadata_of(point), scope):
+                    continue  # as one that is not found: it was deleted meanwhile, and has a mark in its place
                 writer.write({"id": point.id, "payload": point.payload or {}, **(_packed(point) if vectors else {})})
                 points += 1
             if progress is not None:

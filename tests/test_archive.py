@@ -1000,3 +1000,24 @@ def test_a_scope_that_went_on_otherwise_keeps_no_other_from_a_backup(tmp_path: P
         memory.for_scope("user:ann").erase()
         assert memory.import_archive(tmp_path / "backup").left_out == ()
         assert memory.for_scope("user:ann").features.all() == {"name": "ann"}
+
+
+def test_p24_what_is_deleted_while_it_is_exported_is_in_no_archive(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its mark is nobody's memory, and no archive of a scope may have it."""
+    with MemoryManager("user:ann", data_dir=tmp_path / "here", clock=clock) as memory:
+        memory.add_turn("My PIN is 4711.", "Noted.")
+        ids = [hit.id for hit in memory.search_long_term("PIN")]
+        retrieve = MemoryCollection.retrieve
+
+        def deleted_first(*given: Any, **options: Any) -> Any:
+            monkeypatch.setattr(MemoryCollection, "retrieve", retrieve)
+            memory.long_term.delete(ids[:1])
+            return retrieve(*given, **options)
+
+        monkeypatch.setattr(MemoryCollection, "retrieve", deleted_first)
+        assert memory.export(tmp_path / "ann").points == 1
+        assert b"4711" not in (tmp_path / "ann").read_bytes()
+    with MemoryManager("user:ann", data_dir=tmp_path / "there", clock=clock) as memory:
+        assert memory.import_archive(tmp_path / "ann").new_points == 1
