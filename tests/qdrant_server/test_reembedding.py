@@ -472,12 +472,12 @@ def test_a_new_collection_is_looked_at_once(qdrant_server: StandIn, server: Qdra
 @pytest.mark.parametrize("operation", ["create_collection", "update_aliases", "get_aliases", "retrieve", "count"])
 @pytest.mark.parametrize("fault", ["refused", "cut before", "cut after"])
 def test_a_server_that_fails_once_leaves_something_to_go_on_with(
-    qdrant_server: StandIn, server: QdrantServer, tmp_path: Path, operation: str, fault: str
+    qdrant_server: StandIn, server: QdrantServer, tmp_path: Path, operation: str, fault: str, long_run: bool
 ) -> None:
     once = QdrantServer(server.url, prefer_grpc=server.prefer_grpc, grpc_port=server.grpc_port, retries=0)
     with memory_on(once, tmp_path / "one") as memory:
         memory.add_turn("Hello", "Hello to you")
-    for times in range(1, 5):
+    for times in range(1, 5 if long_run else 3):
         with memory_on(once, tmp_path / "two", "german" if times % 2 else "french") as other:
             held = [0]
             done = qdrant_server._next_fault
