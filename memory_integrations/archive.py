@@ -32,7 +32,9 @@ from memory_integrations.layout import (
     DELETED,
     DENSE,
     SPARSE,
+    as_marks,
     line,
+    marks_in,
     metadata_of,
     moment_of,
     name_of,
@@ -411,7 +413,7 @@ def restore_archive(
                 new = collection.encode([point.id for point in new], [point.payload or {} for point in new])
             with collection.turns(map(_tag_of, new)):  # nobody writes between this look and the write
                 here = _here(new, collection)
-                new = [point for point in new if _is_new(point, here)]
+                new = [_with_marks(point, here) for point in new if _is_new(point, here)]
                 if any(_is_memory(here.get(point.id)) for point in new):
                     overwrite()
                     surplus = [id_ for point in new for id_ in _surplus(point, here)]
@@ -461,10 +463,18 @@ def _is_new(point: models.PointStruct, here: _Here) -> bool:
     The pieces of a text are all of one time.
     """
     fields, beginning = metadata_of(point), here.get(_first_piece(point))
+    if marks := marks_in(fields):
+        return not marks <= marks_in(beginning or {})
     is_as_long = piece_of(fields)[1] == piece_of(beginning or {})[1]
     return _is_before(beginning, fields) or (
         is_as_long and _is_before(here.get(point.id), fields)  # an interrupted import goes on
     )
+
+
+def _with_marks(point: models.PointStruct, here: _Here) -> models.PointStruct:
+    """A point; one that has marks of what was erased with those that are here."""
+    marks = marks_in(metadata_of(point))
+    return point.model_copy(update={"payload": as_marks(marks | marks_in(here.get(point.id, {})))}) if marks else point
 
 
 def _surplus(point: models.PointStruct, here: _Here) -> list[str]:

@@ -29,6 +29,7 @@ TOLD = ("message", "file")
 the same fields, and mean anything: splitters copy what is said of a mail to every part of it."""
 MOST_PIECES = 100_000
 """Of a text of some 100 MB; who deletes one names them all."""
+_MARK = 16  # hexadecimal digits
 _DEEPEST = 100  # levels of lists and objects in a message's metadata
 PIECE_CHARACTERS = 1200
 """A longer text is stored in pieces of about this length (some 300 tokens of English)."""
@@ -70,6 +71,32 @@ def point_id(tag: str, session_id: str | None, message_id: str, piece: int = 0) 
     session = "" if session_id is None else f"={session_id}"
     identity = f"{len(tag)}:{tag}{len(session)}:{session}{piece}:{message_id}"
     return str(UUID(bytes=blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=16).digest(), version=4))
+
+
+def place_of_mark(tag: str, place: str) -> str:
+    """The id of the point that has the mark of an erased message, with a quarter of all marks of its scope.
+
+    Who was erased leaves few points, however much was said.
+    """
+    return point_id(f"erased:{tag}", None, str(int(place[0], 16) // 4))  # no scope prints as this
+
+
+def mark_of(place: str) -> str:
+    """What stands for an erased message: half of its point's id, which is a hash."""
+    return place.replace("-", "")[:_MARK]
+
+
+def marks_in(fields: Mapping[str, Any]) -> set[str]:
+    """The marks of erased messages that a point's metadata says; none of anything else."""
+    text = fields.get("erased")
+    if fields.get("scope") != DELETED or not isinstance(text, str):
+        return set()
+    return {text[start : start + _MARK] for start in range(0, len(text), _MARK)}
+
+
+def as_marks(marks: Iterable[str]) -> dict[str, Any]:
+    """The payload of a point that has marks."""
+    return {"page_content": "", "metadata": {"scope": DELETED, "erased": "".join(sorted(marks))}}
 
 
 def key_of(point: str | int | UUID) -> int:

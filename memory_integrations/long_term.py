@@ -6,6 +6,7 @@ import itertools
 import operator
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -34,16 +35,20 @@ from memory_integrations.layout import (
     TOLD,
     MemoryHit,
     MessageName,
+    as_marks,
     as_message,
     as_metadata,
     id_of,
     is_expired,
     key_of,
+    mark_of,
+    marks_in,
     metadata_of,
     moment_of,
     name_of,
     piece_of,
     pieces,
+    place_of_mark,
     point_id,
     shown,
     text_of,
@@ -249,14 +254,13 @@ class LongTermMemory:
         with self._turn.lock:
             count = self._count(tags, *conditions)
             with self._collection.removing(tag):
-                for batch in batched(self._collection.scroll(tagged([tag], *conditions)), PAGE):
-                    self._bury(_first_pieces(batch))
+                names = [point_id(tag, message.session_id, message.id) for message in told if message.id]
+                self._mark([*_first_pieces(self._collection.scroll(tagged([tag], *conditions))), *names])
                 self._collection.delete(models.FilterSelector(filter=tagged(tags, *conditions)))
-                self._bury(point_id(tag, message.session_id, message.id) for message in told if message.id)
                 # An index may be damaged: what it did not find is looked for among all.
                 left = [point for point in self._collection.look_through() if _is_of(point, tags, session_id)]
-                self._bury(_first_pieces(left))
-                self._collection.delete_ids({str(point.id) for point in left}.difference(_first_pieces(left)))
+                self._mark(_first_pieces(left))
+                self._collection.delete_ids(str(point.id) for point in left)
                 count += sum(piece_of(metadata_of(point))[0] == 0 for point in left)
             return count
 
@@ -267,13 +271,16 @@ class LongTermMemory:
             for message in messages
             if message.id
         }
+        marked = {place_of_mark(self.scope.tag, place) for place in places}
+        there = {str(point.id): metadata_of(point) for point in self._collection.retrieve({*places, *marked})}
+        erased = set().union(*(marks_in(there.get(place, {})) for place in marked))
         found: dict[str, datetime | None] = {}
-        for point in self._collection.retrieve(places):
-            fields = metadata_of(point)
-            if fields.get("scope") == DELETED:
-                found[places[str(point.id)]] = None
-            elif (moment := moment_of(fields)) is not None:
-                found[places[str(point.id)]] = moment
+        for place, message_id in places.items():
+            fields = there.get(place)
+            if mark_of(place) in erased if fields is None else fields.get("scope") == DELETED:
+                found[message_id] = None
+            elif fields is not None and (moment := moment_of(fields)) is not None:
+                found[message_id] = moment
         return found
 
     def reembed(self, progress: Progress | None = None) -> int:
@@ -509,6 +516,17 @@ class LongTermMemory:
         else:
             collection.upsert(points)
             collection.note(tag, points)
+
+    def _mark(self, places: Iterable[str]) -> None:
+        """Note that messages are erased, many in one point: see :func:`place_of_mark`."""
+        from qdrant_client import models
+
+        marks: defaultdict[str, set[str]] = defaultdict(set)
+        for place in places:
+            marks[place_of_mark(self.scope.tag, place)].add(mark_of(place))
+        for point in self._collection.retrieve(marks):
+            marks[str(point.id)] |= marks_in(metadata_of(point))
+        self._collection.upsert(models.PointStruct(id=id_, vector={}, payload=as_marks(m)) for id_, m in marks.items())
 
     def _bury(self, places: Iterable[str]) -> None:
         """Put a mark in the place of messages that are deleted: their id, which is a hash, and nothing they said."""
