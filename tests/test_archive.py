@@ -1021,3 +1021,19 @@ def test_p24_what_is_deleted_while_it_is_exported_is_in_no_archive(
         assert b"4711" not in (tmp_path / "ann").read_bytes()
     with MemoryManager("user:ann", data_dir=tmp_path / "there", clock=clock) as memory:
         assert memory.import_archive(tmp_path / "ann").new_points == 1
+
+
+def test_p24_what_was_erased_here_and_what_was_erased_there_stays_erased(tmp_path: Path, clock: Clock) -> None:
+    """A conversation that is told again after a backup was read back: an agent's checkpoints still hold it."""
+    one, other = ([Message("user", f"{name} {n}", id=f"{name}{n}") for n in range(20)] for name in ("one", "other"))
+    with MemoryManager("user:ann/session:s", data_dir=tmp_path / "here", clock=clock) as memory:
+        memory.follow(one, unanswered=True)
+        memory.for_scope("user:ann").erase()
+        memory.for_scope("global").export(tmp_path / "all", all_scopes=True)
+    with MemoryManager("user:ann/session:s", data_dir=tmp_path / "there", clock=clock) as memory:
+        memory.follow(other, unanswered=True)
+        memory.for_scope("user:ann").erase()
+        assert memory.for_scope("global").import_archive(tmp_path / "all").new_points > 0
+        assert memory.for_scope("global").import_archive(tmp_path / "all").new_points == 0
+        memory.follow([*one, *other, Message("user", "Hello", id="new")], unanswered=True)
+        assert [message.id for message in memory.long_term.messages()] == ["new"]
