@@ -479,7 +479,8 @@ class LongTermMemory:
         known = self._stored(place for place, (message, _) in zip(places, messages, strict=True) if message.id in given)
         ids: list[str] = []
         payloads: list[dict[str, Any]] = []
-        outdated: list[str] = []
+        lengths: dict[MessageName, int] = {}  # of texts that take the place of others, in pieces
+        is_shorter = False
         emptied: list[Any] = []
         is_cut = False  # whether something that a message said is taken out of it
         for place, (message, text) in zip(places, messages, strict=True):
@@ -498,21 +499,24 @@ class LongTermMemory:
             orders = [metadata_of(point).get("order") for point in before]
             if len(before) != len(parts) or None in orders:
                 orders = list(collection.next_orders(len(parts)))
-            outdated += [str(point.id) for point in before[len(parts) :]]
+            if before:
+                lengths[message.session_id, message.id or ""] = len(parts)
+            is_shorter = is_shorter or len(before) > len(parts)
             is_cut = is_cut or (kind == "message" and any(text_of(point) not in text for point in before))
             for number, (part, order) in enumerate(zip(parts, orders, strict=True)):
                 numbered = {"piece": number, "pieces": len(parts)} if len(parts) > 1 else {}
                 ids.append(point_id(tag, message.session_id, message.id or "", number))
                 payloads.append({"page_content": part, "metadata": {**metadata, **numbered, "order": order}})
         points = collection.encode(ids, payloads)
-        if outdated or emptied or is_cut:
+        if is_shorter or emptied or is_cut:
             from qdrant_client import models
 
-            with collection.removing(tag):  # in this order: where it is interrupted, what is left is not whole
+            with collection.removing(tag):
                 if emptied:
                     collection.delete(models.FilterSelector(filter=_every_piece(tag, emptied)))
-                collection.delete(models.PointIdsList(points=list(outdated)) if outdated else None)
-                collection.upsert(points)
+                collection.upsert(points)  # before the rest goes: where it is interrupted, one of the two is whole
+                rest = _pieces_beyond(tag, lengths) if lengths else None
+                collection.delete(None if rest is None else models.FilterSelector(filter=rest))
         else:
             collection.upsert(points)
             collection.note(tag, points)
@@ -697,6 +701,23 @@ def _every_piece(tag: str, points: Sequence[Any]) -> models.Filter:
         any_of = models.FieldCondition(key="metadata.message_id", match=models.MatchAny(any=sorted(ids)))
         wanted.append(models.Filter(must=[of_session, any_of, _is_told()]))
     return tagged([tag], models.Filter(should=wanted))
+
+
+def _pieces_beyond(tag: str, lengths: Mapping[MessageName, int]) -> models.Filter:
+    """The filter of a scope's pieces beyond the lengths of texts, also those that an interrupted update left."""
+    from qdrant_client import models
+
+    beyond: list[models.Condition] = []
+    for (session, message), length in lengths.items():
+        of_session = (
+            models.IsEmptyCondition(is_empty=models.PayloadField(key="metadata.session_id"))
+            if session is None
+            else equals("metadata.session_id", session)
+        )
+        further = models.FieldCondition(key="metadata.piece", range=models.Range(gte=max(length, 1)))
+        named = equals("metadata.message_id", message)
+        beyond.append(models.Filter(must=[of_session, named, further, _is_told()]))
+    return tagged([tag], models.Filter(should=beyond))
 
 
 class _Hits:

@@ -301,8 +301,8 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(
     ("moment", "left"),
     [
         ("a message", ["before", "yes"]),
-        ("the end of a summary", [crash_work.long_text(1)[:9_000], "between", "yes"]),
-        ("the rest of a summary", ["between", "yes"]),
+        ("the end of a summary", ["between", "yes", crash_work.long_text(2)[:3_000]]),
+        ("the rest of a summary", [crash_work.long_text(1)[:9_000], "between", "yes"]),
         ("an erasure", [crash_work.long_text(1)[:9_000]]),
     ],
 )
