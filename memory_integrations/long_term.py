@@ -693,14 +693,19 @@ def _every_piece(tag: str, points: Sequence[Any]) -> models.Filter:
         by_session.setdefault(session, set()).add(message)
     wanted: list[models.Condition] = [models.HasIdCondition(has_id=[point.id for point in points])]
     for session, ids in by_session.items():
-        of_session = (
-            models.IsEmptyCondition(is_empty=models.PayloadField(key="metadata.session_id"))
-            if session is None
-            else equals("metadata.session_id", session)
-        )
+        of_session = _in_session(session)
         any_of = models.FieldCondition(key="metadata.message_id", match=models.MatchAny(any=sorted(ids)))
         wanted.append(models.Filter(must=[of_session, any_of, _is_told()]))
     return tagged([tag], models.Filter(should=wanted))
+
+
+def _in_session(session: str | None) -> models.Condition:
+    """The condition that a memory is of a session, or of none."""
+    from qdrant_client import models
+
+    if session is None:
+        return models.IsEmptyCondition(is_empty=models.PayloadField(key="metadata.session_id"))
+    return equals("metadata.session_id", session)
 
 
 def _pieces_beyond(tag: str, lengths: Mapping[MessageName, int]) -> models.Filter:
@@ -709,11 +714,7 @@ def _pieces_beyond(tag: str, lengths: Mapping[MessageName, int]) -> models.Filte
 
     beyond: list[models.Condition] = []
     for (session, message), length in lengths.items():
-        of_session = (
-            models.IsEmptyCondition(is_empty=models.PayloadField(key="metadata.session_id"))
-            if session is None
-            else equals("metadata.session_id", session)
-        )
+        of_session = _in_session(session)
         further = models.FieldCondition(key="metadata.piece", range=models.Range(gte=max(length, 1)))
         named = equals("metadata.message_id", message)
         beyond.append(models.Filter(must=[of_session, named, further, _is_told()]))
