@@ -315,9 +315,10 @@ class JsonlScopeJournal:
             if aside:
                 _append_to(f"{self.path}.aside", b"".join(line + b"\n" for line in aside))
             in_order = [events[place] for place in range(1, count + 1)]
-            if not has_header or in_order != lines[1:]:
+            is_ordered = not has_header or in_order != lines[1:]
+            if is_ordered:
                 self._rewrite(fd, in_order)
-            return Repair(len(aside), len(marks), len(torn), is_ordered=not has_header or in_order != lines[1:])
+            return Repair(len(aside), len(marks), len(torn), is_ordered)
 
     def torn(self) -> int:
         """How many bytes of an event that was not written whole the file ends in.

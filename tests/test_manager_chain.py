@@ -108,6 +108,14 @@ def told(memory: MemoryManager) -> MemoryManager:
     return memory
 
 
+def told_at_length(memory: MemoryManager) -> str:
+    """A long message, and what protects it no more; returns its id."""
+    long = memory.short_term.add("The attic has a window. " * 100)
+    for text in ("And what of the cellar?", "And of the garden?"):
+        memory.short_term.add(text)
+    return long
+
+
 def receipt_of(memory: MemoryManager) -> ManagementReceipt:
     receipt = memory.manage_short_term()
     assert isinstance(receipt, ManagementReceipt)
@@ -936,9 +944,7 @@ def test_p8_a_turn_whose_managing_fails_is_added_and_the_failure_told_later(
 
 def test_p24_undo_brings_nothing_back_that_was_deleted_by_hand(manager: OpenManager) -> None:
     memory = told(manager(None))
-    long = memory.short_term.add("The attic has a window. " * 100)
-    for text in ("And what of the cellar?", "And of the garden?"):
-        memory.short_term.add(text)
+    long = told_at_length(memory)
     receipt = memory.apply(ManagementPlan(decisions=(Compress(long, "The attic has a window."),), source="llm"))
     assert receipt.decisions, receipt.skipped
     assert memory.short_term.delete(long)
@@ -962,9 +968,7 @@ def test_what_undo_brought_back_is_not_known_as_gone(manager: OpenManager) -> No
 
 def test_undo_of_a_later_run_brings_no_compression_back_that_was_taken_back(manager: OpenManager) -> None:
     memory = told(manager(None))
-    long = memory.short_term.add("The attic has a window. " * 100)
-    for text in ("And what of the cellar?", "And of the garden?"):
-        memory.short_term.add(text)
+    long = told_at_length(memory)
     first = memory.apply(ManagementPlan(decisions=(Compress(long, "The attic."),), source="llm"))
     second = memory.apply(ManagementPlan(decisions=(Delete(long, "old"),), source="llm"))
     assert first.decisions and second.decisions
