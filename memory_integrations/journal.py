@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -256,6 +257,12 @@ class Journal(Protocol):
 
     def scopes(self, owner: MemoryScope | None = None) -> list[MemoryScope]:
         """The scopes that have a journal; with ``owner`` those that are the owner's."""
+
+    def removing(self) -> AbstractContextManager[None]:
+        """For several removals: what each would cost anew is done once, at the end, and only then they are physical.
+
+        A removal outside it is physical when it returns.
+        """
 
     def check(self, scope: MemoryScope) -> None:
         """See that no event of a scope is missing.

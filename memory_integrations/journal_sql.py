@@ -3,11 +3,15 @@
 One table has an event a row, the same line of JSON as in a file; the other has a row for each scope: its latest
 number, and a mark that tells a journal from the one before its erasure. A writer locks its scope's row, reads what
 others wrote, and writes the next number: so all agree on one order.
+
+SQLite leaves copies of rows in its pages where it balances them, and its ``secure_delete`` overwrites the rows alone.
+So its file is written anew after a removal; a third table has a row as long as that is due.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +46,7 @@ from memory_integrations.journal import (
 from memory_integrations.messages import as_utc
 from memory_integrations.scopes import MemoryScope
 
+_log = logging.getLogger(__name__)
 _INSERT = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 _WAIT = 30  # seconds for another writer of an SQLite file
 _SCHEMA_LOCK = 0x6D656D6F  # any number: whoever makes the tables holds it
@@ -67,6 +72,8 @@ _events = sql.Table(
     sql.Column("number", sql.BigInteger, primary_key=True),
     sql.Column("line", sql.Text, nullable=False),
 )
+_sqlite_only = sql.MetaData()
+_unswept = sql.Table("memory_journal_unswept", _sqlite_only, sql.Column("mark", sql.Text, nullable=False))
 _has_no_row = ~sql.exists().where(_scopes.c.scope_key == _events.c.scope_key)
 _stray = (
     sql.select(_events.c.scope_key, sql.func.count().label("count")).where(_has_no_row).group_by(_events.c.scope_key)
@@ -90,6 +97,7 @@ class SqlJournal:
         self._lock = threading.Lock()
         self._engine: sql.Engine | None = None
         self._opened_by = 0
+        self._removals = threading.local()
         inherited(self)
 
     @property
@@ -206,6 +214,29 @@ class SqlJournal:
                     "it."
                 ) from error
 
+    @contextmanager
+    def removing(self) -> Iterator[None]:
+        """What the body removes is physically gone afterwards from SQLite's file; see :class:`Journal`.
+
+        Raises:
+            StoreUnavailableError: It is removed, and the file could not be written anew.
+        """
+        is_within = getattr(self._removals, "are_under_way", False)
+        self._removals.are_under_way = True
+        try:
+            yield
+        finally:
+            self._removals.are_under_way = is_within
+        if not is_within and self._url.get_backend_name() == "sqlite":
+            with self._alone():
+                self._sweep(self._connected())
+
+    def removed_from(self, database: sql.Connection) -> None:
+        """Note within a transaction that something was removed."""
+        if database.dialect.name == "sqlite":
+            database.execute(sql.delete(_unswept))
+            database.execute(sql.insert(_unswept).values(mark=os.urandom(8).hex()))
+
     def insert(self, table: sql.Table) -> Any:
         """The database's own insert, which can pass over a row that is there."""
         return _INSERT[self._url.get_backend_name()](table)
@@ -222,8 +253,33 @@ class SqlJournal:
                 return self._engine
             if self._engine is not None:  # of the parent process, which goes on using its connections
                 self._engine.dispose(close=False)
-            self._engine, self._opened_by = _engine(self._url), os.getpid()
-            return self._engine
+            engine = _engine(self._url)
+            self._engine, self._opened_by = engine, os.getpid()
+        if self._url.get_backend_name() == "sqlite":
+            try:
+                self._sweep(engine)  # after a death
+            except StoreUnavailableError as error:
+                _log.warning("%s", error)
+        return engine
+
+    def _sweep(self, engine: sql.Engine) -> None:
+        """Write SQLite's file anew, where something was removed since it was the last time."""
+        with self._asking(), engine.connect() as database:
+            mark = database.execute(sql.select(_unswept.c.mark)).scalar()
+            if mark is None:
+                return
+            try:
+                database.exec_driver_sql("VACUUM")
+                if database.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar():  # else it does nothing
+                    raise TimeoutError("others read it, and its -wal file has to stay")
+            except (DBAPIError, TimeoutError) as error:
+                raise StoreUnavailableError(
+                    f"What was removed is in no table of {self.place} any more, but its file could not be written anew "
+                    f"({_one_line(getattr(error, 'orig', error))}): parts of it may still be between the pages. See "
+                    "that the disk, and SQLite's directory for temporary files (SQLITE_TMPDIR), have space for a copy "
+                    "of the file, and do it again."
+                ) from error
+            database.execute(sql.delete(_unswept).where(_unswept.c.mark == mark))
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -305,7 +361,7 @@ class SqlScopeJournal:
             StoreCorruptedError: A row is no event.
             StoreUnavailableError: The database does not answer, or refuses.
         """
-        with self._mutex:
+        with self._journal.removing(), self._mutex:
             with self._journal.writing() as database:
                 row = database.execute(self._row().with_for_update()).one_or_none()
                 mark, before = (None, []) if row is None else (row.mark, self._read(database))
@@ -317,6 +373,7 @@ class SqlScopeJournal:
                 if changes:
                     mark = os.urandom(8).hex()
                     self._update(database, mark=mark)
+                    self._journal.removed_from(database)
             self._hand_over(mark, events if mark != self._mark else events[self._seen :])
         return len(changes)
 
@@ -338,18 +395,22 @@ class SqlScopeJournal:
     def erase(self) -> int:
         """Remove every event of the scope; returns how many there were.
 
-        What the database itself keeps of deleted rows is its own: PostgreSQL keeps them until it vacuums, and in its
-        write-ahead log.
+        What PostgreSQL keeps of deleted rows is its own: in the table until it vacuums, and in its write-ahead log.
+
+        Raises:
+            StoreUnavailableError: The database does not answer, or refuses; or it is removed, and SQLite's file could
+                not be written anew.
         """
-        with self._mutex:
+        with self._journal.removing(), self._mutex:
             with self._journal.writing() as database:
                 gone = sql.delete(_events).where(_events.c.scope_key == self._key)
                 if database.execute(self._row().with_for_update()).one_or_none() is not None:
                     count = database.execute(gone).rowcount
                     database.execute(sql.delete(_scopes).where(_scopes.c.scope_key == self._key))
-                else:
+                    self._journal.removed_from(database)
+                elif count := database.execute(gone.where(_has_no_row)).rowcount:
                     # Without a row nothing is locked: whoever begins to write meanwhile must not lose theirs to this.
-                    count = database.execute(gone.where(_has_no_row)).rowcount
+                    self._journal.removed_from(database)
             self._hand_over(None, [])
         return count
 
@@ -469,15 +530,16 @@ def _engine(url: sql.URL) -> sql.Engine:
         return engine
     with suppress(OSError):  # what cannot be made here cannot be opened either, and then it is said
         Path(url.database or "").touch(mode=0o600)  # SQLite itself lets everybody read it
-    engine = sql.create_engine(url, connect_args={"timeout": _WAIT})
+    engine = sql.create_engine(url.update_query_dict({"timeout": str(_WAIT), **url.query}))
 
     @sql.event.listens_for(engine, "connect")
     def _connect(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # transactions are begun here, and not by the driver
-        connection.execute("PRAGMA secure_delete=ON")  # what is erased is overwritten
+        connection.execute("PRAGMA secure_delete=ON")  # most of what is removed goes at once
 
     with engine.connect() as database:
         database.exec_driver_sql("BEGIN IMMEDIATE")
         _metadata.create_all(database)
+        _sqlite_only.create_all(database)
         database.commit()
     return engine

@@ -657,7 +657,7 @@ class MemoryManager:
         whole = scope == scope.owner
         # First what may be refused: a journal can be damaged, and another process can hold the embedded engine.
         managed, features = (opened.managed_sessions(scope), self.features) if whole else ([scope], None)
-        with self.long_term.held():  # what is being told or brought back comes before or after
+        with self.long_term.held(), opened.journal.removing():  # what is told or brought back comes before or after
             told = [entry.message for conversation in sessions.within(scope) for entry in conversation.entries]
             waiting = {one: sessions.waiting(one) for one in sessions.scopes_waiting(scope)}
             memories = self.long_term.erase(None if whole else scope.session_id, chain(told, *waiting.values()))
@@ -690,10 +690,11 @@ class MemoryManager:
         """
         owner = self.scope.owner
         self._open.managed_sessions(owner)  # first what may be refused: a journal can be damaged
-        events = self.features.erase(key)
-        self._open.sessions.settle(owner)  # what is managed just now may have set the fact, and still writes it down
-        for scope in [*self._open.managed_sessions(owner), owner]:  # without a session it is managed in the owner's own
-            self._open.managed(scope).remove_fact(key)
+        with self._open.journal.removing():
+            events = self.features.erase(key)
+            self._open.sessions.settle(owner)  # what is managed just now may have set the fact, and still writes it
+            for scope in [*self._open.managed_sessions(owner), owner]:  # without a session it is managed in the owner's
+                self._open.managed(scope).remove_fact(key)
         return events
 
     def export(

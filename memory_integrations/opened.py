@@ -110,13 +110,14 @@ class OpenMemory:
 
     def remove_said(self, owner: MemoryScope, messages: Collection[MessageName]) -> None:
         """Remove messages of an owner's sessions from conversations, and what managing wrote down of them."""
-        for session in {session for session, _ in messages}:
-            scope = owner.with_session(session)
-            ids = {message for of, message in messages if of == session}
-            if (conversation := self.sessions.get(scope)) is not None:  # first: else managing writes it down again
-                for message in ids:
-                    conversation.delete(message)
-            self.managed(scope).remove_said(ids)
+        with self.journal.removing():
+            for session in {session for session, _ in messages}:
+                scope = owner.with_session(session)
+                ids = {message for of, message in messages if of == session}
+                if (conversation := self.sessions.get(scope)) is not None:  # first: else managing writes it down again
+                    for message in ids:
+                        conversation.delete(message)
+                self.managed(scope).remove_said(ids)
 
     def resume(self, scope: MemoryScope, conversation: ShortTermMemory) -> list[Message]:
         """Bring a conversation back from long-term memory and as it was managed; returns the whole of it.

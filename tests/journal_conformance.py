@@ -243,6 +243,17 @@ class JournalConformance:
         assert other.journal.erase() == 1
         assert one.refreshed() == reader().events == []
 
+    def test_removals_that_are_one_are_all_done(self, reader: OpenReader, store: Journal) -> None:
+        ann, bob = Reader(store, ANN), Reader(store, BOB)
+        for value in ("secret", "open"):
+            ann.append(value)
+            bob.append(value)
+        with store.removing(), store.removing():
+            assert ann.journal.erase() == 2
+            assert bob.journal.revise(lambda event: removed(event) if event.data["value"] == "secret" else event) == 1
+        assert reader(ANN).events == ann.events == []
+        assert [event.kind for event in reader(BOB).events] == ["removed", "set"]
+
     def test_p24_another_handle_sees_an_empty_journal_and_goes_on(self, reader: OpenReader) -> None:
         one, other = reader(), reader()
         one.append("old")

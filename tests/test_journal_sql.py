@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import random
+import re
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ from memory_integrations import (
     StoreUnavailableError,
 )
 from memory_integrations.features import open_shelves
+from memory_integrations.journal import removed
 from memory_integrations.journal_sql import SqlJournal
 
 
@@ -267,6 +270,84 @@ def test_p24_nothing_erased_is_left_in_an_sqlite_file(tmp_path: Path, clock: Clo
     left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert not [secret for secret in secrets if secret.encode() in left]
     assert b"stays" in left
+
+
+@pytest.mark.parametrize("seed", [0, 2, 4, 6])
+def test_p24_what_sqlite_moved_about_in_its_pages_is_gone_too(tmp_path: Path, clock: Clock, seed: int) -> None:
+    """It leaves copies of rows behind when it balances its pages, which its ``secure_delete`` does not see."""
+    chance, scopes = random.Random(seed), [MemoryScope(user, session) for user in "ab" for session in "123"]
+    there = {scope: set[bytes]() for scope in scopes}
+    journal = SqlJournal(f"sqlite:///{tmp_path}/journal.db", clock)
+    readers = {scope: Reader(journal, scope) for scope in there}
+    for number in range(1500):
+        scope = chance.choice(scopes)
+        if chance.random() < 0.97:
+            readers[scope].append(f"token-{number}-" + "y" * chance.choice([100, 150, 300, 800, 3_000, 6_000]))
+            there[scope].add(str(number).encode())
+            continue
+        one = readers[scope].journal
+        one.erase() if chance.random() < 0.7 else one.revise(removed)
+        there[scope].clear()
+        found = set(re.findall(rb"token-(\d+)-", (tmp_path / "journal.db").read_bytes()))
+        assert found == set().union(*there.values())
+    journal.close()
+
+
+@pytest.fixture
+def parted(tmp_path: Path) -> Iterator[SqlJournal]:
+    """Holds what is to be removed, and a copy of it that SQLite left."""
+    path = tmp_path / "journal.db"
+    journal = SqlJournal(f"sqlite:///{path}")
+    Reader(journal).append("goes" * 5_000)
+    Reader(journal, BOB).append("stays")
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA secure_delete=OFF")
+        database.execute("CREATE TABLE other AS SELECT * FROM memory_journal_events")
+        database.execute("DROP TABLE other")
+        database.commit()
+    yield journal
+    journal.close()
+
+
+def assert_gone(place: Path) -> None:
+    left = b"".join(path.read_bytes() for path in place.iterdir() if path.is_file())
+    assert b"goes" not in left and b"stays" in left
+
+
+def test_p24_a_removal_that_dies_before_the_file_is_written_anew_is_finished_by_the_next(
+    parted: SqlJournal, tmp_path: Path
+) -> None:
+    def erase_and_die() -> None:
+        with parted.removing():
+            assert Reader(parted).journal.erase() == 1
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        erase_and_die()
+    assert b"goes" in (tmp_path / "journal.db").read_bytes(), "else this tests nothing"
+    with contextlib.closing(SqlJournal(f"sqlite:///{tmp_path}/journal.db")) as journal:
+        assert journal.scopes() == [BOB]
+    assert_gone(tmp_path)
+
+
+def test_p24_a_file_that_cannot_be_written_anew_is_told_and_done_again(
+    parted: SqlJournal, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    impatient = f"sqlite:///{tmp_path}/journal.db?timeout=0"
+    reader = Reader(SqlJournal(impatient))
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode=WAL")
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM memory_journal_events").fetchall()  # who reads keeps the former pages
+        with pytest.raises(StoreUnavailableError, match=r"is in no table .* any more, but its file"):
+            reader.journal.erase()
+        assert reader.events == [] and parted.scopes() == [BOB]
+        with contextlib.closing(SqlJournal(impatient)) as journal:
+            assert journal.scopes() == [BOB], "it can be read"
+        assert "its file could not be written anew" in caplog.text
+        other.execute("COMMIT")
+        assert reader.journal.erase() == 0
+        assert_gone(tmp_path)
 
 
 @pytest.mark.parametrize(
