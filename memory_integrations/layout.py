@@ -31,6 +31,7 @@ MOST_PIECES = 100_000
 """Of a text of some 100 MB; who deletes one names them all."""
 _MARK = 16  # hexadecimal digits
 _DEEPEST = 100  # levels of lists and objects in a message's metadata
+MARKS_OF_A_POINT = 1000
 PIECE_CHARACTERS = 1200
 """A longer text is stored in pieces of about this length (some 300 tokens of English)."""
 
@@ -73,12 +74,13 @@ def point_id(tag: str, session_id: str | None, message_id: str, piece: int = 0) 
     return str(UUID(bytes=blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=16).digest(), version=4))
 
 
-def place_of_mark(tag: str, place: str) -> str:
-    """The id of the point that has the mark of an erased message, with a quarter of all marks of its scope.
+def places_of_mark(tag: str, place: str) -> tuple[str, str]:
+    """The ids of the two points of which one may have the mark of an erased message of a scope.
 
-    Who was erased leaves few points, however much was said.
+    The first has the marks of the whole scope up to :data:`MARKS_OF_A_POINT`, the other a sixteenth of what is more:
+    who was erased leaves one point, or few. In an engine a point takes as much as a memory, whatever it has.
     """
-    return point_id(f"erased:{tag}", None, str(int(place[0], 16) // 4))  # no scope prints as this
+    return point_id(f"erased:{tag}", None, ""), point_id(f"erased:{tag}", None, place[0])  # no scope prints as this
 
 
 def mark_of(place: str) -> str:

@@ -31,6 +31,7 @@ from memory_integrations.filters import MemoryFilter
 from memory_integrations.layout import (
     DELETED,
     DENSE,
+    MARKS_OF_A_POINT,
     SPARSE,
     TOLD,
     MemoryHit,
@@ -48,7 +49,7 @@ from memory_integrations.layout import (
     name_of,
     piece_of,
     pieces,
-    place_of_mark,
+    places_of_mark,
     point_id,
     shown,
     text_of,
@@ -271,7 +272,7 @@ class LongTermMemory:
             for message in messages
             if message.id
         }
-        marked = {place_of_mark(self.scope.tag, place) for place in places}
+        marked = {id_ for place in places for id_ in places_of_mark(self.scope.tag, place)}
         there = {str(point.id): metadata_of(point) for point in self._collection.retrieve({*places, *marked})}
         erased = set().union(*(marks_in(there.get(place, {})) for place in marked))
         found: dict[str, datetime | None] = {}
@@ -522,14 +523,18 @@ class LongTermMemory:
             collection.note(tag, points)
 
     def _mark(self, places: Iterable[str]) -> None:
-        """Note that messages are erased, many in one point: see :func:`place_of_mark`."""
+        """Note that messages are erased, many in one point: see :func:`places_of_mark`."""
         from qdrant_client import models
 
-        marks: defaultdict[str, set[str]] = defaultdict(set)
-        for place in places:
-            marks[place_of_mark(self.scope.tag, place)].add(mark_of(place))
-        for point in self._collection.retrieve(marks):
-            marks[str(point.id)] |= marks_in(metadata_of(point))
+        possible = {mark_of(place): places_of_mark(self.scope.tag, place) for place in places}
+        found = self._collection.retrieve({id_ for ids in possible.values() for id_ in ids})
+        there = {str(point.id): marks_in(metadata_of(point)) for point in found}
+        new = {mark: ids for mark, ids in possible.items() if all(mark not in there.get(id_, ()) for id_ in ids)}
+        added: defaultdict[str, set[str]] = defaultdict(set)
+        for mark, (first, further) in new.items():
+            has_room = len(there.get(first, ())) + len(new) <= MARKS_OF_A_POINT
+            added[first if has_room else further].add(mark)
+        marks = {id_: more | there.get(id_, set()) for id_, more in added.items()}
         self._collection.upsert(models.PointStruct(id=id_, vector={}, payload=as_marks(m)) for id_, m in marks.items())
 
     def _bury(self, places: Iterable[str]) -> None:
