@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from memory_integrations.sparse import SparseEncoder
 
 COLLECTION = "memory_integrations"
+_SCOPES_KEPT = 64  # whose filters are kept
 _ROWS_KEPT, _TABLES_KEPT = 250_000, 2_000
 """Messages, and scopes, that ranking keeps in mind, at some 0.4 and 3 kB; who searched longest ago is read anew."""
 _LOOKS_AGAIN_AFTER, _LOOKS_AGAIN_EMBEDDED_AFTER = 60.0, 1.0
@@ -586,7 +587,7 @@ def equals(key: str, value: str | int | bool) -> models.Condition:
     return models.FieldCondition(key=key, match=models.MatchValue(value=value))
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=_SCOPES_KEPT)
 def _scope_conditions(tags: tuple[str, ...]) -> list[models.Condition]:
     # One condition a tag: the engine serves that from its index in half the time of a MatchAny.
     return [equals("metadata.scope", tag) for tag in tags]
@@ -599,7 +600,7 @@ def tagged(tags: Sequence[str], *conditions: models.Condition) -> models.Filter:
     return models.Filter(should=list(_scope_conditions(tuple(tags))), must=list(conditions) or None)
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=_SCOPES_KEPT)
 def within_corpus(tags: tuple[str, ...]) -> models.SearchParams:
     """Terms are as rare as they are in these scopes: whatever others say changes no score."""
     from qdrant_client import models

@@ -27,6 +27,8 @@ DELETED = "deleted"
 TOLD = ("message", "file")
 """The kinds of points that say by which name, and in which pieces, a text is stored. What other programs wrote may have
 the same fields, and mean anything: splitters copy what is said of a mail to every part of it."""
+SAID_BY_CALL = "said_by_call"
+"""What the metadata of a message says whose text is that of a call: told again without a text, it is no other."""
 MOST_PIECES = 100_000
 """Of a text of some 100 MB; who deletes one names them all."""
 _MARK = 16  # hexadecimal digits
@@ -192,6 +194,12 @@ def piece_of(fields: Mapping[str, Any]) -> tuple[int, int]:
     piece, count = fields.get("piece", 0), fields.get("pieces", 1)
     is_one = fields.get("kind") in TOLD and type(piece) is type(count) is int and 0 <= piece < count <= MOST_PIECES
     return (piece, count) if is_one else (0, 1)
+
+
+def is_said_by_call(fields: Mapping[str, Any]) -> bool:
+    """Whether a message's text is that of a call, which stands in the conversation without one."""
+    extra = fields.get("extra")
+    return isinstance(extra, Mapping) and extra.get(SAID_BY_CALL) is True
 
 
 def name_of(point: Any) -> MessageName:

@@ -41,6 +41,7 @@ from memory_integrations.layout import (
     as_metadata,
     id_of,
     is_expired,
+    is_said_by_call,
     key_of,
     mark_of,
     marks_in,
@@ -487,7 +488,7 @@ class LongTermMemory:
         for place, (message, text) in zip(places, messages, strict=True):
             before = known.get(place, [])
             if not text:
-                emptied += before
+                emptied += [] if before and is_said_by_call(metadata_of(before[0])) else before
                 continue
             metadata, parts = as_metadata(message, tag, kind), pieces(text)
             if before:

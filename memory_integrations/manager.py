@@ -1075,10 +1075,23 @@ class MemoryManager:
 
 
 def _begin_of_turn(messages: Sequence[Message]) -> int:
-    """The place of the latest user message; where a summary, a system message, took it in, of that; -1 for neither."""
+    """The place of the latest user message; where a summary, a system message, took it in, of that; -1 for neither.
+
+    A tool may show what it found as a user's message, and a human may speak before a call is approved: a message that
+    stands between a call and its result begins no turn.
+    """
     roles = [message.role for message in reversed(messages)]
-    begin = next((role for role in ("user", "system") if role in roles), None)
-    return -1 if begin is None else len(roles) - 1 - roles.index(begin)
+    role = next((role for role in ("user", "system") if role in roles), None)
+    begin = -1 if role is None else len(roles) - 1 - roles.index(role)
+    asked: set[str] = set()
+    for message in messages[begin + 1 :]:
+        asked.update(call.id for call in message.tool_calls)
+        if message.tool_call_id is None or message.tool_call_id in asked:
+            continue
+        for place in range(begin - 1, -1, -1):
+            if any(call.id == message.tool_call_id for call in messages[place].tool_calls):
+                return _begin_of_turn(messages[:place])
+    return begin
 
 
 def _is_client(qdrant: Any) -> bool:

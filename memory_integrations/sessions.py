@@ -150,7 +150,7 @@ class Sessions:
         Raises:
             ScopeError: The same message of the same session is another user's already: two users share a thread.
         """
-        if scope.user_id is None:
+        if scope.user_id is None or scope.session_id is None:  # of no thread, nobody shares one
             return
         with self._lock:
             for message in messages:

@@ -580,6 +580,28 @@ def test_the_conversation_is_shown_under_the_policy_and_the_turn_whole(manager: 
     assert 1 < len(before) < 30
 
 
+def test_a_call_keeps_its_result_whatever_is_said_between_them(manager: OpenManager) -> None:
+    """A tool that shows an image as a user's message; a human who speaks before a call is approved."""
+    memory = manager()
+    said = [
+        *talk(2),
+        Message("user", "Buy it", id="q"),
+        Message("assistant", "", id="c", tool_calls=(ToolCall("1", "screenshot"), ToolCall("2", "pay"))),
+        Message("tool", "see below", id="r1", tool_call_id="1"),
+        Message("user", "the image", id="i"),
+        Message("tool", "paid", id="r2", tool_call_id="2"),
+    ]
+    shown = [message.id for message in memory.get_context_of(said, recall=0).messages]
+    assert shown == ["q0", "a0", "q1", "a1", "q", "c", "r1", "r2", "i"], "in the order that providers ask for"
+    later = [*said, Message("assistant", "Bought", id="a"), Message("user", "And that", id="q2")]
+    again = [
+        Message("assistant", "", id="c2", tool_calls=(ToolCall("2", "pay"),)),
+        Message("tool", "ok", id="r3", tool_call_id="2"),
+    ]
+    shown = [message.id for message in memory.get_context_of([*later, *again], 15, recall=0).messages]
+    assert shown == ["q2", "c2", "r3"], "an id that a provider gave again is the later call's"
+
+
 def test_p30_what_is_past_its_age_stays_hidden_also_when_it_is_told_again(manager: OpenManager, clock: Clock) -> None:
     memory = manager(short_term_policy=ShortTermPolicy(max_age=timedelta(minutes=5)))
     said = talk(2)

@@ -199,7 +199,7 @@ class ShortTermChatMessageHistory(BaseChatMessageHistory):
             try:
                 await asyncio.to_thread(writing.plan, await backing.aget_messages())
                 if writing.missing:
-                    await backing.aadd_messages(writing.missing)
+                    await _added(backing, writing.missing)
             except BaseException:
                 await asyncio.to_thread(self._follow, added)
                 raise
@@ -208,6 +208,20 @@ class ShortTermChatMessageHistory(BaseChatMessageHistory):
     def _forget(self) -> None:
         forget(self.memory.short_term)
         self.memory.clear_session()
+
+
+async def _added(backing: BaseChatMessageHistory, messages: Sequence[BaseMessage]) -> None:
+    """Add messages to a backing. A thread goes on when its caller is cancelled, so that its end is waited for."""
+    if type(backing).aadd_messages is not BaseChatMessageHistory.aadd_messages:
+        return await backing.aadd_messages(messages)
+    writing = asyncio.ensure_future(backing.aadd_messages(messages))
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait([writing])
+        if not writing.cancelled():
+            writing.exception()  # whether it failed, the next reading sees
+        raise
 
 
 # At its end a RunnableWithMessageHistory reads the history again, to cut as many messages off its input as that has. By

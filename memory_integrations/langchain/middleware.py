@@ -24,6 +24,7 @@ from memory_integrations.langchain.messages import (
     is_summary,
     with_summary_marked,
 )
+from memory_integrations.layout import SAID_BY_CALL
 from memory_integrations.manager import MemoryManager
 from memory_integrations.messages import Message
 from memory_integrations.tokens import check_budget
@@ -226,4 +227,5 @@ def _structured_answer(state: Mapping[str, Any]) -> Message | None:
     last = next((m for m in reversed(state["messages"]) if isinstance(m, AIMessage)), None)
     if last is None or last.text or not last.tool_calls:
         return None
-    return Message("assistant", json.dumps(last.tool_calls[-1]["args"], ensure_ascii=False, default=str), id=last.id)
+    said = json.dumps(last.tool_calls[-1]["args"], ensure_ascii=False, default=str)
+    return Message("assistant", said, id=last.id, metadata={SAID_BY_CALL: True})

@@ -138,8 +138,9 @@ class ManagedChatMemory(BaseMemory):
         )
         messages: list[ChatMessage] = list(map(to_llama_index, context.messages))
         told = self._told(context)
-        if told and asked is not None and is_put:
-            before(next(m for m in reversed(messages) if m.role == MessageRole.USER), told)
+        put = next((m for m in reversed(messages) if m.role == MessageRole.USER), None) if is_put else None
+        if told and put is not None:  # else it was forgotten meanwhile
+            before(put, told)
         elif told:
             _into_system(messages, _VARIABLE.sub("{ ", told))
         return messages

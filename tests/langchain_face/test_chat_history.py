@@ -850,6 +850,29 @@ def test_p8_what_long_term_memory_did_not_take_is_stored_by_the_next_call(
     assert stripped(remembered(memory)) == stripped(texts(one.messages)) == said
 
 
+async def test_a_write_that_is_cancelled_is_in_the_backing_once(memory: MemoryManager, tmp_path: Path) -> None:
+    """LangChain writes in a thread, which goes on when whoever waits for it is cancelled."""
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    class Slow(TextFile):
+        def add_messages(self, messages: Sequence[BaseMessage]) -> None:
+            begun.set()
+            assert may_go_on.wait(30)
+            super().add_messages(messages)
+
+    history = ShortTermChatMessageHistory(memory, backing=Slow(tmp_path / "backing.jsonl"))
+    memory.search_long_term("what opens it, so that nothing later waits for that")
+    adding = asyncio.create_task(history.aadd_messages([HumanMessage("Hello"), AIMessage("Hi")]))
+    assert await asyncio.to_thread(begun.wait, 30)
+    adding.cancel()
+    threading.Timer(0.5, may_go_on.set).start()  # while the next exchange would be written already
+    with pytest.raises(asyncio.CancelledError):
+        await adding
+    await history.aadd_messages([HumanMessage("More"), AIMessage("Yes")])
+    assert [message.text for message in await history.aget_messages()] == ["Hello", "Hi", "More", "Yes"]
+    assert len((tmp_path / "backing.jsonl").read_text().splitlines()) == 4
+
+
 class Flaky(BaseChatMessageHistory):
     """A backing that is written as far as it is told to be, and then fails."""
 

@@ -449,6 +449,30 @@ def test_a_structured_answer_is_given_and_remembered(memory: MemoryManager) -> N
     assert memories(memory)[1:] == ['assistant: {"place": "Lisbon", "degrees": 21}']
 
 
+def test_users_who_are_in_no_thread_share_none(memory: MemoryManager) -> None:
+    """A greeting that a program holds gets its id at its first use, and is told by everybody then."""
+    greeting = AIMessage("Welcome!", id="one-greeting-of-them-all")
+    agent = agent_of(memory, Scripted(), checkpointer=None)
+    for user in ("ann", "bob"):
+        agent.invoke({"messages": [greeting, HumanMessage("Hello")]}, run_of(user, None))
+        assert memories(memory, user) == ["assistant: Welcome!", "user: Hello", "assistant: Noted."]
+
+
+def test_structured_answers_stay_when_their_thread_goes_on_after_a_restart(open_memory: OpenMemory) -> None:
+    """The calls are told again, without a text, under the ids of the answers."""
+    places, saver = iter(["Lisbon", "Porto", "Faro"]), InMemorySaver()
+    for number in range(3):
+        memory = open_memory()
+        answer = calls(("Weather", {"place": next(places), "degrees": 21}), first=number)
+        agent = agent_of(
+            memory, Scripted(reply=lambda messages, answer=answer: answer), response_format=Weather, checkpointer=saver
+        )
+        ask(agent, f"How warm is it, part {number}?")
+        said = memories(memory)
+        memory.close()
+    assert [json.loads(text.removeprefix("assistant: "))["place"] for text in said[1::2]] == ["Lisbon", "Porto", "Faro"]
+
+
 def test_p24_a_structured_answer_that_was_erased_stays_so(memory: MemoryManager) -> None:
     answer = calls(("Weather", {"place": "Lisbon", "degrees": 21}))
     agent = agent_of(memory, Scripted(reply=lambda messages: answer), response_format=Weather)

@@ -147,6 +147,28 @@ def test_what_is_not_to_be_remembered_is_not(opened: Open) -> None:
     assert memory.memory.long_term.count() == 0
 
 
+@pytest.mark.parametrize("forget", ["reset", "erase"])
+def test_what_is_forgotten_while_it_is_read_is_not_asked_for(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, forget: str
+) -> None:
+    memory = opened()
+    memory.set_fact("city", "Oslo")
+    chat = ManagedChatMemory(memory)
+    chat.put(ChatMessage("Which tea do I drink?"))
+    real = MemoryManager.get_context
+
+    def forgotten(of: MemoryManager, *args: Any, **options: Any) -> Any:
+        chat.reset() if forget == "reset" else memory.erase()
+        return real(of, *args, **options)
+
+    monkeypatch.setattr(MemoryManager, "get_context", forgotten)
+    (shown,) = chat.get("Which tea do I drink?")
+    assert shown.role == "system"
+    assert (
+        "Oslo" in str(shown.content) and "tea" not in str(shown.content).split("</memory:facts>")[0].split("facts>")[1]
+    )
+
+
 def test_a_write_that_fails_raises_and_is_done_by_the_next(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = ManagedChatMemory(opened())
     memory.put_messages(turn(1))
