@@ -5,7 +5,8 @@ number, and a mark that tells a journal from the one before its erasure. A write
 others wrote, and writes the next number: so all agree on one order.
 
 SQLite leaves copies of rows in its pages where it balances them, and its ``secure_delete`` overwrites the rows alone.
-So its file is written anew after a removal; a third table has a row as long as that is due.
+So after a removal the tables are written anew, in new pages, and the former pages are overwritten as a whole; a third
+table has a row as long as that is due. ``VACUUM`` would touch what other programs keep in the file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime
@@ -178,7 +180,7 @@ class SqlJournal:
 
     def leave_to_parent(self) -> None:
         """In a forked process: the lock is the parent's, as its connections are."""
-        self._lock = threading.Lock()
+        self._lock, self._removals = threading.Lock(), threading.local()
 
     @contextmanager
     def reading(self) -> Iterator[sql.Connection]:
@@ -263,23 +265,29 @@ class SqlJournal:
         return engine
 
     def _sweep(self, engine: sql.Engine) -> None:
-        """Write SQLite's file anew, where something was removed since it was the last time."""
+        """Write SQLite's tables anew, where something was removed since it was done the last time."""
         with self._asking(), engine.connect() as database:
-            mark = database.execute(sql.select(_unswept.c.mark)).scalar()
-            if mark is None:
+            if database.execute(sql.select(_unswept.c.mark)).first() is None:
                 return
             try:
-                database.exec_driver_sql("VACUUM")
-                if database.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar():  # else it does nothing
-                    raise TimeoutError("others read it, and its -wal file has to stay")
+                database.exec_driver_sql("BEGIN IMMEDIATE")
+                mark = database.execute(sql.select(_unswept.c.mark)).scalar()
+                for table in _metadata.sorted_tables:
+                    new = table.to_metadata(sql.MetaData(), name=f"{table.name}_new")
+                    new.create(database)
+                    database.execute(new.insert().from_select(table.columns.keys(), sql.select(table)))
+                    table.drop(database)
+                    database.exec_driver_sql(f"ALTER TABLE {new.name} RENAME TO {table.name}")
+                database.commit()
+                _empty_log(database)
+                database.execute(sql.delete(_unswept).where(_unswept.c.mark == mark))
             except (DBAPIError, TimeoutError) as error:
                 raise StoreUnavailableError(
-                    f"What was removed is in no table of {self.place} any more, but its file could not be written anew "
-                    f"({_one_line(getattr(error, 'orig', error))}): parts of it may still be between the pages. See "
-                    "that the disk, and SQLite's directory for temporary files (SQLITE_TMPDIR), have space for a copy "
-                    "of the file, and do it again."
+                    f"What was removed is in no table of {self.place} any more, but these could not be written anew "
+                    f"({_one_line(getattr(error, 'orig', error))}): parts of it may still be between the pages of the "
+                    "file. See that the disk has space for the tables once more and that nobody reads for long, and do "
+                    "it again."
                 ) from error
-            database.execute(sql.delete(_unswept).where(_unswept.c.mark == mark))
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -389,7 +397,8 @@ class SqlScopeJournal:
                 row = database.execute(self._row()).one_or_none()
                 mark, latest = (None, 0) if row is None else (row.mark, row.latest)
                 seen = self._seen if mark == self._mark else 0
-                others = self._read(database, seen) if (mark, latest) != (self._mark, self._seen) else []
+                is_new = row is not None and (mark, latest) != (self._mark, self._seen)  # strays are nobody's
+                others = self._read(database, seen) if is_new else []
             self._hand_over(mark, others)
 
     def erase(self) -> int:
@@ -490,6 +499,19 @@ def _insert(database: sql.Connection, scope: MemoryScope, events: Sequence[Event
     rows = [{"scope_key": scope.storage_key, "number": one.number, "line": encode_event(one)} for one in events]
     if rows:
         database.execute(sql.insert(_events), rows)
+
+
+def _empty_log(database: sql.Connection) -> None:
+    """Empty SQLite's write-ahead log, where it has one: it has the former pages.
+
+    Raises:
+        TimeoutError: Others kept reading what is in it.
+    """
+    until = time.monotonic() + _WAIT
+    while database.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar():
+        if time.monotonic() > until:
+            raise TimeoutError("others read, so that its -wal file has to stay")
+        time.sleep(0.01)
 
 
 def _is_damage(error: BaseException | None) -> bool:

@@ -485,8 +485,9 @@ class LongTermMemory:
         is_shorter = False
         emptied: list[Any] = []
         is_cut = False  # whether something that a message said is taken out of it
+        again: dict[str, tuple[MessageName, int]] = {}  # where a longer text would go on that was there before
         for place, (message, text) in zip(places, messages, strict=True):
-            before = known.get(place, [])
+            before, name = known.get(place, []), (message.session_id, message.id or "")
             if not text:
                 emptied += [] if before and is_said_by_call(metadata_of(before[0])) else before
                 continue
@@ -495,6 +496,7 @@ class LongTermMemory:
                 metadata = _updated(metadata_of(before[0]), metadata)
                 is_whole = piece_of(metadata_of(before[0]))[1] == len(parts)
                 if is_whole and parts == list(map(text_of, before)) and metadata == _whole(metadata_of(before[0])):
+                    again[point_id(tag, *name, len(parts))] = name, len(parts)
                     continue  # a conversation that is told again costs no writing
                 if kind == "message":  # it keeps its time, and of two archives one must know which is later
                     metadata["updated_at"] = as_utc(self._clock()).isoformat()
@@ -502,13 +504,16 @@ class LongTermMemory:
             if len(before) != len(parts) or None in orders:
                 orders = list(collection.next_orders(len(parts)))
             if before:
-                lengths[message.session_id, message.id or ""] = len(parts)
+                lengths[name] = len(parts)
             is_shorter = is_shorter or len(before) > len(parts)
             is_cut = is_cut or (kind == "message" and any(text_of(point) not in text for point in before))
             for number, (part, order) in enumerate(zip(parts, orders, strict=True)):
                 numbered = {"piece": number, "pieces": len(parts)} if len(parts) > 1 else {}
-                ids.append(point_id(tag, message.session_id, message.id or "", number))
+                ids.append(point_id(tag, *name, number))
                 payloads.append({"page_content": part, "metadata": {**metadata, **numbered, "order": order}})
+        for point in collection.retrieve(again):  # its removal failed
+            name, lengths[name] = again[str(point.id)]
+            is_shorter = True
         points = collection.encode(ids, payloads)
         if is_shorter or emptied or is_cut:
             from qdrant_client import models
@@ -522,6 +527,8 @@ class LongTermMemory:
         else:
             collection.upsert(points)
             collection.note(tag, points)
+            if again or any(not text and not message.tool_calls for message, text in messages):
+                collection.finish_removing()  # it may be told again since that failed
 
     def _mark(self, places: Iterable[str]) -> None:
         """Note that messages are erased, many in one point: see :func:`places_of_mark`."""

@@ -110,10 +110,13 @@ class OpenMemory:
 
     def remove_said(self, owner: MemoryScope, messages: Collection[MessageName]) -> None:
         """Remove messages of an owner's sessions from conversations, and what managing wrote down of them."""
+        names = set(messages)
+        if owner.user_id is None:  # what has no user has no sessions: those of that name are others'
+            names = {(session, message) for session, message in names if session == owner.session_id}
         with self.journal.removing():
-            for session in {session for session, _ in messages}:
+            for session in {session for session, _ in names}:
                 scope = owner.with_session(session)
-                ids = {message for of, message in messages if of == session}
+                ids = {message for of, message in names if of == session}
                 if (conversation := self.sessions.get(scope)) is not None:  # first: else managing writes it down again
                     for message in ids:
                         conversation.delete(message)

@@ -23,6 +23,7 @@ from memory_integrations import (
     StoreCorruptedError,
     StoreUnavailableError,
 )
+from memory_integrations.collection import MemoryCollection
 from memory_integrations.qdrant_edge.store import Collection
 
 PLANTED = 1000
@@ -226,6 +227,25 @@ def test_p24_a_deletion_whose_files_could_not_be_written_anew_is_finished_later(
             ann.long_term.delete([found])
     assert files_saying("zq4711", tmp_path)
     assert ann.long_term.delete([found]) == 0, "it is gone, but for the files"
+    memory.close()
+    assert files_saying("zq4711", tmp_path) == []
+
+
+@pytest.mark.parametrize("now", ["I have a PIN.", ""])
+@pytest.mark.parametrize("broken", [(Collection, "rebuild"), (MemoryCollection, "delete")])
+def test_p24_what_is_taken_out_of_a_message_goes_when_it_is_told_again_after_a_failure(
+    memory: MemoryManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: tuple[type, str], now: str
+) -> None:
+    ann = memory.for_scope("user:ann/session:1").long_term
+    long = "I have a PIN. " * 200 + "It is zq4711."
+    ann.store_messages([Message("user", long, id="m1"), Message("assistant", "Noted.", id="m2")])
+    changed = [Message("user", now, id="m1")]
+    with monkeypatch.context() as patch:
+        patch.setattr(*broken, full_disk)
+        with pytest.raises(StoreUnavailableError, match="No space left"):
+            ann.store_messages(changed)
+    ann.store_messages(changed)
+    assert "zq4711" not in "".join(hit.text for hit in ann.search("PIN zq4711", 50, distinct=False))
     memory.close()
     assert files_saying("zq4711", tmp_path) == []
 

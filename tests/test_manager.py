@@ -285,6 +285,18 @@ def test_p9_what_the_user_said_is_kept_alone(manager: MemoryManager) -> None:
     assert manager.search_long_term("stream")[0].text.endswith("Then the stream broke off")
 
 
+@pytest.mark.parametrize("deleting", ["global", "session:A"])
+def test_p22_what_has_no_user_deletes_nothing_of_a_session_that_it_names(manager: MemoryManager, deleting: str) -> None:
+    """``session:B`` is a scope of its own, and no session of the global scope or of ``session:A``."""
+    theirs, ours = manager.for_scope("session:B"), manager.for_scope(deleting)
+    said = Message("user", "a note on bees", id="1", session_id="B")
+    theirs.follow([said, Message("assistant", "Noted.", id="2")])
+    (stored,) = ours.long_term.store_messages([said])
+    assert ours.long_term.delete([stored]) == 1
+    assert [entry.id for entry in theirs.short_term.entries] == ["1", "2"]
+    assert len(list(theirs.long_term.messages())) == 2
+
+
 @pytest.mark.parametrize("scope", ["", "user:", "ann", "user", "session:", "user:a/session:", None, 7])
 def test_malformed_scopes_are_refused(tmp_path: Path, scope: object) -> None:
     with pytest.raises(ScopeError, match="expected"):
