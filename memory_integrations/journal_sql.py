@@ -32,7 +32,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from memory_integrations.arrival import utc_now
-from memory_integrations.errors import StoreCorruptedError, StoreUnavailableError
+from memory_integrations.errors import ScopeError, StoreCorruptedError, StoreUnavailableError
 from memory_integrations.forks import inherited, waits_for
 from memory_integrations.journal import (
     Event,
@@ -50,7 +50,7 @@ from memory_integrations.scopes import MemoryScope
 
 _log = logging.getLogger(__name__)
 _INSERT = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
-_WAIT = 30  # seconds for another writer of an SQLite file
+_WAIT = 30  # seconds for another writer
 _SCHEMA_LOCK = 0x6D656D6F  # any number: whoever makes the tables holds it
 
 _sqlite = threading.RLock()
@@ -115,12 +115,17 @@ class SqlJournal:
         return journal
 
     def scopes(self, owner: MemoryScope | None = None) -> list[MemoryScope]:
-        """The scopes that have a journal, in the order of their keys; with ``owner`` those that are the owner's."""
+        """The scopes that have a journal, in the order of their keys; with ``owner`` those that are the owner's.
+
+        Raises:
+            StoreCorruptedError: A row names none.
+            StoreUnavailableError: The database does not answer, or refuses.
+        """
         wanted = sql.select(_scopes.c.scope).order_by(_scopes.c.scope_key)
         if owner is not None:
             wanted = wanted.where(_scopes.c.scope_key.startswith(owner.storage_prefix, autoescape=True))
         with self.reading() as database:
-            found = [MemoryScope.parse(json.loads(row)) for row in database.execute(wanted).scalars()]
+            found = [_scope_of(row) for row in database.execute(wanted).scalars()]
         return [scope for scope in found if owner is None or scope.owner == owner]
 
     def check(self, scope: MemoryScope) -> None:
@@ -255,7 +260,12 @@ class SqlJournal:
                 return self._engine
             if self._engine is not None:  # of the parent process, which goes on using its connections
                 self._engine.dispose(close=False)
-            engine = _engine(self._url)
+            try:
+                engine = _engine(self._url)
+            except ModuleNotFoundError as error:
+                raise StoreUnavailableError(
+                    f"journal_url of {self._url.drivername} needs {error.name}, which is not installed. {_EXPECTED}"
+                ) from error
             self._engine, self._opened_by = engine, os.getpid()
         if self._url.get_backend_name() == "sqlite":
             try:
@@ -487,6 +497,16 @@ class SqlScopeJournal:
             self._on_event(event)
 
 
+def _scope_of(row: str) -> MemoryScope:
+    try:
+        return MemoryScope.parse(json.loads(row))
+    except (ValueError, ScopeError):
+        raise StoreCorruptedError(
+            f"A row of memory_journal_scopes names no scope: {row[:80]!r}. Nothing was changed. Restore it from a "
+            "backup."
+        ) from None
+
+
 def _numbers(database: sql.Connection, scope: MemoryScope) -> tuple[int, list[int]]:
     """The latest number of a scope, and those of its rows, in order: as one moment has them."""
     both = _scopes.outerjoin(_events, _scopes.c.scope_key == _events.c.scope_key)
@@ -521,14 +541,15 @@ def _is_damage(error: BaseException | None) -> bool:
 
 
 def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:200]
+    """What an error says first; what follows may be the rows themselves."""
+    return next(iter(str(error).splitlines()), "")[:200]
 
 
 def _checked(url: str) -> sql.URL:
     try:
         made = sql.make_url(url)
         backend = made.get_backend_name()
-    except (ArgumentError, SQLAlchemyError) as error:
+    except (ArgumentError, SQLAlchemyError, ValueError) as error:
         raise StoreUnavailableError(
             f"journal_url: this is no database's URL ({type(error).__name__}). {_EXPECTED}"
         ) from error
@@ -545,14 +566,28 @@ _EXPECTED = "Expected postgresql://user:password@host/database, or sqlite:///fil
 def _engine(url: sql.URL) -> sql.Engine:
     if url.get_backend_name() != "sqlite":
         # A connection that a restart of the server or a firewall cut is found out before it is used.
-        engine = sql.create_engine(url, pool_pre_ping=True, pool_recycle=1800)
+        # Others' defaults: a writer that waited for its turn must see what was written meanwhile.
+        engine = sql.create_engine(
+            url, pool_pre_ping=True, pool_recycle=1800, isolation_level="READ COMMITTED", hide_parameters=True
+        )
+
+        @sql.event.listens_for(engine, "connect")
+        def _limit(connection: Any, _: Any) -> None:
+            """Let nobody wait for ever for a machine that vanished within its transaction, unless told otherwise."""
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT set_config('lock_timeout', %s, false) WHERE current_setting('lock_timeout') = '0'",
+                    [f"{_WAIT}s"],
+                )
+            connection.commit()
+
         with engine.begin() as database:
             database.execute(sql.select(sql.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
             _metadata.create_all(database)
         return engine
     with suppress(OSError):  # what cannot be made here cannot be opened either, and then it is said
         Path(url.database or "").touch(mode=0o600)  # SQLite itself lets everybody read it
-    engine = sql.create_engine(url.update_query_dict({"timeout": str(_WAIT), **url.query}))
+    engine = sql.create_engine(url.update_query_dict({"timeout": str(_WAIT), **url.query}), hide_parameters=True)
 
     @sql.event.listens_for(engine, "connect")
     def _connect(connection: Any, _: Any) -> None:

@@ -155,6 +155,10 @@ class QdrantServer:
         return json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
 
 
+_CLOSED = "on closed channel", "Client was closed"
+"""What a client that was closed says, over gRPC and of itself; over REST it is an error as others."""
+
+
 def _shown(url: object) -> str:
     """A URL, or what was meant to be one, without a user, a password and a query."""
     return re.split(r"[?#]", re.sub(r"^(\w+:/+)?.*@", r"\1", str(url), flags=re.DOTALL))[0]
@@ -178,6 +182,15 @@ def asking() -> Iterator[None]:
     """
     try:
         yield
+    except (ValueError, RuntimeError) as error:
+        is_closed = any(told in str(error) for told in _CLOSED)
+        if not is_closed and not isinstance(error, json.JSONDecodeError):
+            raise
+        raise StoreUnavailableError(
+            "The connection to the Qdrant server was closed while this was under way. What is used next connects anew."
+            if is_closed
+            else f"What answers is no Qdrant server ({error}). See that the URL that was given is Qdrant's."
+        ) from error
     except refusals() as error:
         said = error.details() if hasattr(error, "details") else error  # all of a gRPC error is a page long
         told = " ".join(str(said).split())

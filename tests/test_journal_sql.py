@@ -7,6 +7,7 @@ import multiprocessing
 import random
 import re
 import sqlite3
+import traceback
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from typing import Any
 import postgres
 import pytest
 from journal_conformance import ANN, BOB, JournalConformance, Reader
-from strategies import Clock
+from strategies import Clock, time_limit
 
 pytest.importorskip("sqlalchemy")
 pytest.importorskip("psycopg")
@@ -141,6 +142,86 @@ def test_a_connection_that_was_cut_is_made_again(postgresql: str) -> None:
     journal.close()
 
 
+def test_a_server_that_was_restarted_is_connected_to_anew(postgresql: str) -> None:
+    journal = SqlJournal(postgres.new_database(postgresql))
+    reader = Reader(journal)
+    reader.append("before")
+    postgres.restart(postgresql)
+    assert reader.append("after").number == 2
+    journal.close()
+
+
+def test_nobody_waits_for_ever_for_a_machine_that_vanished(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import psycopg
+
+    monkeypatch.setattr(journal_sql, "_WAIT", 1)
+    url = postgres.new_database(postgresql)
+    journal = SqlJournal(url)
+    reader = Reader(journal)
+    reader.append("before")
+    with psycopg.connect(url) as vanished:
+        vanished.execute("SELECT * FROM memory_journal_scopes FOR UPDATE")
+        with time_limit(20), pytest.raises(StoreUnavailableError, match="lock timeout"):
+            reader.append("in vain")
+    assert reader.append("after").number == 2
+    journal.close()
+
+
+def test_writers_see_each_other_whatever_the_servers_default_is(postgresql: str) -> None:
+    import psycopg
+
+    url = postgres.new_database(postgresql)
+    with psycopg.connect(url, autocommit=True) as database:
+        name = database.info.dbname
+        database.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'".encode())
+    journal = SqlJournal(url)
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(write_facts, url, worker, 20) for worker in range(4)]:
+            done.result()
+    assert len(Reader(journal).events) == 80
+    journal.close()
+
+
+def test_more_threads_than_connections_wait_for_their_turns(postgresql: str) -> None:
+    journal = SqlJournal(postgres.new_database(postgresql))
+    with ThreadPoolExecutor(40) as pool:
+        list(pool.map(lambda user: Reader(journal, MemoryScope(f"{user}")).append("said"), range(80)))
+    assert len(journal.scopes()) == 80
+    journal.close()
+
+
+def test_a_write_that_is_refused_tells_nothing_of_what_was_to_be_written(tmp_path: Path) -> None:
+    """Whoever logs an error with its traceback writes no fact into a log."""
+    journal = SqlJournal(f"sqlite:///{tmp_path}/journal.db")
+    reader = Reader(journal)
+    reader.append("before")
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db")) as database:
+        database.execute(
+            "CREATE TRIGGER no BEFORE INSERT ON memory_journal_events BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        )
+    with pytest.raises(StoreUnavailableError, match="refused") as caught:
+        reader.append("-".join(["4", "7", "1", "1"]))  # else this line itself would be found
+    assert "4-7-1-1" not in "".join(traceback.format_exception(caught.value))
+    journal.close()
+
+
+def test_an_sqlite_file_is_its_owners_alone(tmp_path: Path) -> None:
+    journal = SqlJournal(f"sqlite:///{tmp_path}/journal.db")
+    Reader(journal).append("before")
+    journal.close()
+    assert (tmp_path / "journal.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_row_that_names_no_scope_is_damage(url: str, journal: SqlJournal, tmp_path: Path) -> None:
+    Reader(journal).append("before")
+    with journal.writing() as database:
+        database.exec_driver_sql("UPDATE memory_journal_scopes SET scope = 'none'")
+    with pytest.raises(StoreCorruptedError, match="names no scope: 'none'"):
+        journal.scopes()
+    with MemoryManager("user:ann", journal_url=url, data_dir=tmp_path / "data") as memory:
+        assert any("names no scope" in finding.problem for finding in memory.examine())
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -155,7 +236,9 @@ def test_a_database_that_does_not_answer_is_named_without_its_password(url: str)
     assert "Nothing was written" in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", "sqlite://", "sqlite:///:memory:", ""])
+@pytest.mark.parametrize(
+    "url", ["nonsense", "mysql://x/y", "sqlite://", "sqlite:///:memory:", "", "postgresql://ann:hunter2@host:port/x"]
+)
 def test_what_is_no_url_of_ours_is_refused_at_once(url: str, tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailableError, match="Expected postgresql://"):
         MemoryManager(journal_url=url, data_dir=tmp_path)
@@ -446,6 +529,16 @@ def test_two_managers_on_two_machines_see_each_others_facts(url: str, tmp_path: 
         assert '"city": "Oslo"' in other.features.to_prompt()
         other.set_fact("city", "Lisbon")
         assert one.get_context().features == '{\n"city": "Lisbon"\n}'
+
+
+def test_a_password_is_in_nothing_that_is_serialised(tmp_path: Path) -> None:
+    memory = MemoryManager(
+        "user:ann",
+        journal_url="postgresql://ann:hunter2@/nothing?host=/tmp/there-is-no-such-directory",
+        qdrant="http://ann:hunter3@localhost:1",
+        data_dir=tmp_path,
+    )
+    assert "hunter" not in repr(memory.options) + repr(memory)
 
 
 def test_a_password_is_not_written_down(tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ class Code(Enum):
     INTERNAL = (500, StatusCode.INTERNAL)
     NOT_SERVED = (501, StatusCode.UNIMPLEMENTED)
     UNAVAILABLE = (503, StatusCode.UNAVAILABLE)
+    # What a proxy before it says; over gRPC it is unavailable.
+    BAD_GATEWAY = (502, StatusCode.UNAVAILABLE)
+    GATEWAY_TIMEOUT = (504, StatusCode.UNAVAILABLE)
 
     @property
     def http(self) -> int:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,7 +17,7 @@ from qdrant_client import QdrantClient
 
 from memory_integrations import MemoryManager, QdrantServer, StoreUnavailableError
 from memory_integrations.collection import COLLECTION
-from memory_integrations.server import API_KEY
+from memory_integrations.server import API_KEY, asking
 from qdrant_server import operations
 from qdrant_server.operations import Code
 from qdrant_server.stand_in import StandIn
@@ -22,7 +25,7 @@ from qdrant_server.stand_in import StandIn
 pytestmark = pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
 
 KEY = "a key that is long enough"
-TRANSIENT = [Code.UNAVAILABLE, Code.TOO_MANY_REQUESTS]
+TRANSIENT = [Code.UNAVAILABLE, Code.TOO_MANY_REQUESTS, Code.BAD_GATEWAY, Code.GATEWAY_TIMEOUT]
 
 
 @pytest.fixture(params=["rest", "grpc"])
@@ -63,6 +66,52 @@ def test_a_connection_that_is_cut_is_made_again(qdrant_server: StandIn, server: 
     assert client.collection_exists("c") is False
 
 
+def test_it_is_waited_longer_each_time(qdrant_server: StandIn) -> None:
+    client = QdrantServer(qdrant_server.url, prefer_grpc=False, retries=4).connect()
+    waits: list[float] = []
+    qdrant_server.refuse(Code.UNAVAILABLE, times=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tenacity.nap.time.sleep", waits.append)
+        client.collection_exists("c")
+    for wait, least in zip(waits, (0.2, 0.4, 0.8, 1.6), strict=True):
+        assert least <= wait <= least + 0.2
+
+
+def test_over_grpc_it_is_waited_longer_each_time(qdrant_server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The protocol's own policy takes a random part of each wait, at least some four fifths."""
+    monkeypatch.setattr("memory_integrations.server._FIRST_WAIT", 0.2)
+    client = QdrantServer(qdrant_server.url, prefer_grpc=True, grpc_port=qdrant_server.grpc_port, retries=3).connect()
+    qdrant_server.refuse(Code.UNAVAILABLE, times=3)
+    began = time.monotonic()
+    client.collection_exists("c")
+    assert time.monotonic() - began > 0.6 * (0.2 + 0.4 + 0.8)
+
+
+def test_a_client_that_is_closed_while_it_is_used_is_an_error_of_ours(server: QdrantServer) -> None:
+    client = server.connect()
+    client.close()
+    with pytest.raises(StoreUnavailableError), asking():
+        client.collection_exists("c")
+
+
+def test_what_answers_and_is_no_qdrant_is_an_error_of_ours(localhost: None) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>Welcome</html>")
+
+        def log_message(self, *args: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Page) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(StoreUnavailableError, match="no Qdrant server"):
+                QdrantServer(f"http://127.0.0.1:{web.server_port}", prefer_grpc=False).connect()
+        finally:
+            web.shutdown()
+
+
 def test_a_server_says_when_to_come_back(qdrant_server: StandIn) -> None:
     client = QdrantServer(qdrant_server.url, prefer_grpc=False).connect()
     waits: list[float] = []
@@ -91,12 +140,14 @@ def test_an_answer_that_takes_too_long_is_asked_for_again_over_rest_alone(
 ) -> None:
     client = replace(server, timeout=1).connect()
     qdrant_server.hold(1, only="get_collections")
+    began = time.monotonic()
     if server.prefer_grpc:
         with pytest.raises(RpcError, match="Deadline Exceeded"):
             client.get_collections()
     else:
         client.get_collections()
     assert len(qdrant_server.asked_for("get_collections")) == (1 if server.prefer_grpc else 2)
+    assert 0.9 < time.monotonic() - began < 20, "it is the time limit that was given"
 
 
 def test_grpc_is_spoken_where_its_port_answers(qdrant_server: StandIn, tmp_path: Path) -> None:
