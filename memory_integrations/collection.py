@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from weakref import WeakValueDictionary
 
-from memory_integrations.copying import PAGE, Progress, purging
+from memory_integrations.copying import PAGE, Progress, finish_purging, purging
 from memory_integrations.errors import EmbeddingError, EmbeddingMismatchError, StoreUnavailableError
 from memory_integrations.forks import inherited
 from memory_integrations.layout import (
@@ -338,9 +338,7 @@ class MemoryCollection:
 
     def finish_removing(self) -> None:
         """Remove what an earlier removal could not; nothing, where there is none."""
-        client = self.open()
-        if is_embedded(client) and client.purge_is_due(self.name):
-            client.purge(self.name)
+        finish_purging(self.open(), self.name)
 
     def rewrite(self) -> None:
         """Write all points of the embedded engine into new files, with their indexes; a server keeps its own.

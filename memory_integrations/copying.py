@@ -141,6 +141,13 @@ def purging(client: QdrantClient, name: str) -> AbstractContextManager[object]:
     return begun
 
 
+def finish_purging(client: QdrantClient, name: str) -> None:
+    """Write the embedded engine's files anew, where an earlier body of :func:`purging` could not."""
+    is_due = getattr(client, "purge_is_due", None)
+    if is_due is not None and is_due(name):
+        client.purge(name)  # type: ignore[attr-defined]
+
+
 def pages(
     client: QdrantClient, name: str, *, with_vectors: bool, only: models.Filter | None = None
 ) -> Iterator[list[Any]]:

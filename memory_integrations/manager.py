@@ -44,6 +44,7 @@ from memory_integrations.migration import (
     copy_journals,
     expect_another_collection,
     expect_another_journal,
+    expect_no_further_scopes,
 )
 from memory_integrations.opened import OpenMemory, as_embeddings, files_in, raise_first
 from memory_integrations.plans import ManagementPlan, ManagementReceipt, Manager
@@ -775,8 +776,8 @@ class MemoryManager:
 
         Raises:
             EmbeddingMismatchError: The target was written with another embedding.
-            StoreUnavailableError: The target has another history, or points that this memory has not; or both have all
-                their stores in common, or one under two names.
+            StoreUnavailableError: The target has another history, or points or scopes that this memory has not, which
+                it names; or both have all their stores in common, or one under two names.
             StoreCorruptedError: What was read back differs.
             StoreError: A store could not be read or written.
         """
@@ -796,6 +797,8 @@ class MemoryManager:
         if memories:
             points, digest = copy_collection(here.memories, there.memories, progress)
             receipt = replace(receipt, points=points, points_sha256=digest)
+        if facts:
+            expect_no_further_scopes(here.journal, there.journal)
         return receipt
 
     def close(self) -> None:

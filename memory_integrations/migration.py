@@ -7,16 +7,28 @@ is called again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
-from memory_integrations.collection import MemoryCollection, is_embedded
-from memory_integrations.copying import are_equal, copy_points, create_alike, index_alike, pages, settings_of
+from memory_integrations.collection import MemoryCollection, batched, is_embedded
+from memory_integrations.copying import (
+    PAGE,
+    are_equal,
+    copy_points,
+    create_alike,
+    finish_purging,
+    index_alike,
+    pages,
+    purging,
+    settings_of,
+)
 from memory_integrations.errors import EmbeddingMismatchError, StoreCorruptedError, StoreUnavailableError
 from memory_integrations.journal import Event, Journal, as_json_line, encode_event, events_of, merged, restored
+from memory_integrations.layout import metadata_of, piece_of
+from memory_integrations.records import id_by
 from memory_integrations.reembedding import finish
 from memory_integrations.scopes import MemoryScope
 from memory_integrations.server import asking
@@ -153,6 +165,26 @@ def copy_journals(source: Journal, target: Journal, progress: Progress | None = 
     return len(scopes), count, checked.hexdigest()
 
 
+def expect_no_further_scopes(source: Journal, target: Journal) -> None:
+    """See that the target has no journals of other scopes: what was erased in the source after a first move, or more.
+
+    Raises:
+        StoreUnavailableError: It has.
+        StoreError: A store could not be read.
+    """
+    further = sorted(str(scope) for scope in {*target.scopes()}.difference(source.scopes()) if not _is_mark(scope))
+    if further:
+        raise StoreUnavailableError(
+            f"The target has facts or decisions of scopes that the source has not: {_named(further)}. Everything of "
+            "the source is there. What was erased here since it was copied has to be erased there too: see what these "
+            "are before you use it."
+        )
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
 def copy_collection(
     source: MemoryCollection, target: MemoryCollection, progress: Progress | None = None
 ) -> tuple[int, str]:
@@ -192,6 +224,11 @@ def copy_collection(
         else:
             index_alike(found, there, name)
         copy_points(here, name, there, name, progress=told)
+        if surplus := _surplus_pieces(here, there, name):
+            with purging(there, name):
+                for batch in batched(surplus, PAGE):
+                    there.delete(name, points_selector=list(batch), wait=True)
+        finish_purging(there, name)  # what a call that was interrupted has overwritten
         return _compared(here, there, name)
 
 
@@ -199,8 +236,9 @@ def _compared(here: QdrantClient, there: QdrantClient, name: str) -> tuple[int, 
     counts = here.count(name, exact=True).count, there.count(name, exact=True).count
     if counts[1] > counts[0]:
         raise StoreUnavailableError(
-            f"The target has {counts[1]:,} points, the source {counts[0]:,}: somebody else writes to it, or it was "
-            "filled before. All of the source's are there; see what the others are before you use it."
+            f"The target has {counts[1]:,} points, the source {counts[0]:,}. The others are of "
+            f"{_named(_scopes_of_others(here, there, name))}: erased here since they were copied, the target's own, or "
+            "written meanwhile. All of the source's are there. What was erased here has to be erased there too."
         )
     digest = sha256()
     for points in pages(here, name, with_vectors=True):
@@ -215,6 +253,31 @@ def _compared(here: QdrantClient, there: QdrantClient, name: str) -> tuple[int, 
         f"The collection {name!r} was copied and does not read back as it was written ({counts[1]:,} of {counts[0]:,} "
         "points are there). Was it written to meanwhile? Nothing was changed where it came from: run it again."
     )
+
+
+def _others(here: QdrantClient, there: QdrantClient, name: str) -> Iterator[Any]:
+    """The points that the target has and the source has not."""
+    for points in pages(there, name, with_vectors=False):
+        known = {point.id for point in here.retrieve(name, [point.id for point in points], with_payload=False)}
+        yield from (point for point in points if point.id not in known)
+
+
+def _scopes_of_others(here: QdrantClient, there: QdrantClient, name: str) -> list[str]:
+    return sorted({str(metadata_of(point).get("scope")) for point in _others(here, there, name)})
+
+
+def _surplus_pieces(here: QdrantClient, there: QdrantClient, name: str) -> list[Any]:
+    """The further pieces of texts that became shorter in the source, or of which a mark is left, since a first move."""
+    if there.count(name, exact=True).count <= here.count(name, exact=True).count:
+        return []
+    found: list[Any] = []
+    for batch in batched(_others(here, there, name), PAGE):
+        further = {point.id: metadata_of(point) for point in batch if piece_of(metadata_of(point))[0] > 0}
+        first = {id_: id_by({**fields, "piece": 0}) for id_, fields in further.items() if id_by(fields) == id_}
+        places = [place for place in set(first.values()) if place is not None]
+        known = {point.id for point in here.retrieve(name, places, with_payload=False)}
+        found += [id_ for id_, place in first.items() if place in known]
+    return found
 
 
 def _digest(events: Iterable[Event]) -> str:

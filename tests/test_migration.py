@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,6 +27,12 @@ from memory_integrations.layout import DENSE, vectors_of
 from memory_integrations.qdrant_edge.store import Collection as EngineCollection
 
 Open = Callable[..., MemoryManager]
+
+
+def full_disk(*_: object) -> Any:
+    raise StoreUnavailableError("No space left")
+
+
 ODD = [MemoryScope("Ann"), MemoryScope("ann"), MemoryScope("../x", "%2F\0"), MemoryScope(None, "s"), MemoryScope()]
 
 
@@ -170,6 +177,73 @@ def test_p24_what_was_deleted_or_changed_since_is_in_no_file_of_the_target(
     ]
 
 
+def test_p24_pieces_of_what_was_deleted_or_became_shorter_since_are_deleted_in_the_target(
+    opened: Open, tmp_path: Path
+) -> None:
+    one, two = opened(scope="user:ann"), opened("two", scope="user:ann")
+    for id_ in ("deleted", "shorter"):
+        one.long_term.store_messages([Message("user", "a long text. " * 300 + f"zq-{id_}", id=id_)])
+    one.migrate_to(two)
+    one.long_term.delete([one.search_long_term("zq-deleted", 50)[0].id])
+    one.long_term.store_messages([Message("user", "a short text", id="shorter")])
+    one.migrate_to(two)
+    assert [message.text for message in two.long_term.messages()] == ["a short text"]
+    two.close()
+    files = b"".join(path.read_bytes() for path in (tmp_path / "two/vectors").rglob("*") if path.is_file())
+    assert b"zq-" not in files
+
+
+@pytest.mark.parametrize("known", ["facts", "memories"])
+def test_p24_who_was_erased_since_is_named_and_not_called_moved(
+    opened: Open, journal_url: str | None, known: str
+) -> None:
+    one, two = opened(), opened("two", journal_url=journal_url)
+    ann = one.for_scope("user:ann")
+    ann.set_fact("pin", "4711") if known == "facts" else ann.add_turn("My PIN is 4711.", "Noted.")
+    one.migrate_to(two)
+    one.for_scope("user:ann").erase()
+    with pytest.raises(StoreUnavailableError, match="user:ann"):
+        one.migrate_to(two)
+    two.for_scope("user:ann").erase()
+    one.migrate_to(two)
+
+
+@pytest.mark.parametrize("fails", ["scroll", "rebuild"])
+def test_p24_a_move_that_failed_after_it_overwrote_leaves_nothing_when_it_goes_on(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    one, two = opened(scope="user:ann"), opened("two")
+    one.long_term.store_messages([Message("user", "My PIN is zq4711.", id="1")])
+    one.migrate_to(two)
+    one.long_term.store_messages([Message("user", "I have a PIN.", id="1")])
+    with monkeypatch.context() as broken:
+        if fails == "rebuild":
+            broken.setattr(EngineCollection, "rebuild", full_disk)
+        else:
+            broken.setattr("memory_integrations.migration._compared", full_disk)
+        with pytest.raises(StoreUnavailableError, match="No space left"):
+            one.migrate_to(two)
+    one.migrate_to(two)
+    two.close()
+    files = b"".join(path.read_bytes() for path in (tmp_path / "two/vectors").rglob("*") if path.is_file())
+    assert b"zq4711" not in files
+
+
+def test_facts_that_do_not_read_back_as_they_were_written_are_named(
+    opened: Open, clock: Clock, journal_url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = filled(opened(), clock), opened("two", journal_url=journal_url)
+    kind: Any = type(two._open.journal.open(MemoryScope("x"), lambda event: None, lambda events: None))
+    real = kind.extend
+    monkeypatch.setattr(
+        kind,
+        "extend",
+        lambda self, events: real(self, [replace(event, at=event.at.replace(year=1999)) for event in events]),
+    )
+    with pytest.raises(StoreCorruptedError, match="does not read back"):
+        one.migrate_to(two)
+
+
 def test_a_move_that_goes_on_writes_the_target_anew_once_and_only_where_something_is_overwritten(
     opened: Open, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,7 +275,7 @@ def test_another_history_in_the_target_is_refused_before_anything_is_written(ope
 def test_points_in_the_target_that_the_source_has_not_are_left_and_named(opened: Open, clock: Clock) -> None:
     one, two = filled(opened(), clock), opened("two")
     two.for_scope("user:stranger").add_turn("I was here before.", "So you were.")
-    with pytest.raises(StoreUnavailableError, match="filled before"):
+    with pytest.raises(StoreUnavailableError, match=r"The others are of user:stranger: .* the target's own"):
         one.migrate_to(two)
     assert two.for_scope("user:stranger").long_term.count() == 2
 
