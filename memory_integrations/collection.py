@@ -17,6 +17,7 @@ from memory_integrations.copying import PAGE, Progress, finish_purging, purging
 from memory_integrations.errors import EmbeddingError, EmbeddingMismatchError, StoreUnavailableError
 from memory_integrations.forks import inherited
 from memory_integrations.layout import (
+    DELETED,
     DENSE,
     SPARSE,
     day_of,
@@ -220,8 +221,9 @@ class MemoryCollection:
     @contextmanager
     def turns(self, tags: Iterable[str]) -> Iterator[None]:
         """Hold the turns of scopes: in one order, so that no two who hold several wait for each other."""
-        # A turn that nobody has is let go of.
-        held = [self.turn(tag) for tag in sorted(set(map(owners_tag, tags)))]
+        # A turn that nobody has is let go of. That of marks comes last: an erasure takes it within its own.
+        wanted = sorted(set(map(owners_tag, tags)), key=lambda tag: (tag == DELETED, tag))
+        held = [self.turn(tag) for tag in wanted]
         with ExitStack() as stack:
             for turn in held:
                 stack.enter_context(turn.lock)

@@ -534,16 +534,19 @@ class LongTermMemory:
         """Note that messages are erased, many in one point: see :func:`places_of_mark`."""
         from qdrant_client import models
 
-        possible = {mark_of(place): places_of_mark(self.scope.tag, place) for place in places}
-        found = self._collection.retrieve({id_ for ids in possible.values() for id_ in ids})
-        there = {str(point.id): marks_in(metadata_of(point)) for point in found}
-        new = {mark: ids for mark, ids in possible.items() if all(mark not in there.get(id_, ()) for id_ in ids)}
-        added: defaultdict[str, set[str]] = defaultdict(set)
-        for mark, (first, further) in new.items():
-            has_room = len(there.get(first, ())) + len(new) <= MARKS_OF_A_POINT
-            added[first if has_room else further].add(mark)
-        marks = {id_: more | there.get(id_, set()) for id_, more in added.items()}
-        self._collection.upsert(models.PointStruct(id=id_, vector={}, payload=as_marks(m)) for id_, m in marks.items())
+        with self._collection.turns([DELETED]):  # an import writes marks of any scope
+            possible = {mark_of(place): places_of_mark(self.scope.tag, place) for place in places}
+            found = self._collection.retrieve({id_ for ids in possible.values() for id_ in ids})
+            there = {str(point.id): marks_in(metadata_of(point)) for point in found}
+            new = {mark: ids for mark, ids in possible.items() if all(mark not in there.get(id_, ()) for id_ in ids)}
+            added: defaultdict[str, set[str]] = defaultdict(set)
+            for mark, (first, further) in new.items():
+                has_room = len(there.get(first, ())) + len(new) <= MARKS_OF_A_POINT
+                added[first if has_room else further].add(mark)
+            marks = {id_: more | there.get(id_, set()) for id_, more in added.items()}
+            self._collection.upsert(
+                models.PointStruct(id=id_, vector={}, payload=as_marks(m)) for id_, m in marks.items()
+            )
 
     def _bury(self, places: Iterable[str]) -> None:
         """Put a mark in the place of messages that are deleted: their id, which is a hash, and nothing they said."""

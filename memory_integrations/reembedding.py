@@ -21,6 +21,7 @@ from uuid import uuid4
 from memory_integrations.copying import Progress, copy_points, index_alike, settings_of
 from memory_integrations.errors import StoreUnavailableError
 from memory_integrations.layout import DENSE, SPARSE
+from memory_integrations.server import refusals
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient, models
@@ -74,12 +75,26 @@ def finish(client: QdrantClient, name: str) -> str | None:
     aliases = _aliases(client)
     if _ready(name) in aliases:
         first, second = aliases.get(name, name), aliases[_ready(name)]
+        if _has_more(client, first, second):  # it was written to since: there it is, and nowhere else
+            _drop_aliases(client, [_ready(name)])
+            return finish(client, name)
         _point(client, [alias for alias, known in aliases.items() if known == first and alias != name], second)
         if first == name:
             client.delete_collection(name)  # which does nothing where the name has become an alias
         _rename(client, _ready(name), name)
         return finish(client, name)
     return aliases.get(name, name if exists else None)
+
+
+def _has_more(client: QdrantClient, first: str, second: str) -> bool:
+    """Whether a collection that is still there has more points than the one that is to take its place."""
+    absent: tuple[type[Exception], ...] = (ValueError, *refusals())  # the embedded engine's, and a server's
+    try:
+        return client.count(first, exact=True).count > client.count(second, exact=True).count
+    except absent:
+        if client.collection_exists(first) and client.collection_exists(second):
+            raise
+        return False  # another process was quicker
 
 
 def abandon(client: QdrantClient, name: str, place: str) -> str | None:

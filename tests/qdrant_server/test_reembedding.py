@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from memory_integrations import (
 )
 from memory_integrations.collection import COLLECTION
 from memory_integrations.qdrant_edge import QdrantEdgeClient
+from memory_integrations.reembedding import finish
 from qdrant_server.operations import Code
 from qdrant_server.stand_in import StandIn
 
@@ -334,6 +336,28 @@ def test_what_is_stored_meanwhile_is_embedded_too(world: World) -> None:
 
     with world.memory(NEW, world.client) as memory:
         assert memory.long_term.reembed(store) == len(SAID) + 1
+    world.settled([*SAID, "Late news"])
+
+
+def test_what_is_stored_before_another_try_puts_it_in_place_is_embedded_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything was copied, and then the server failed: whoever has the memory open goes on storing."""
+    world.fill(again=False)
+
+    def refuse(client: QdrantClient, name: str) -> str | None:
+        if any(one.alias_name == f"{name}.ready" for one in client.get_aliases().aliases):
+            raise StoreUnavailableError("ordered by the test")
+        return finish(client, name)
+
+    with world.memory("english") as other:
+        other.long_term.count()
+        monkeypatch.setattr(other._open.memories, "_look_again_at", math.inf)
+        with monkeypatch.context() as broken:
+            broken.setattr("memory_integrations.reembedding.finish", refuse)
+            with pytest.raises(StoreUnavailableError, match="ordered by the test"):
+                world.reembed()
+        other.long_term.store_messages([Message("user", "Late news", id="late", session_id="s")])
     world.settled([*SAID, "Late news"])
 
 
