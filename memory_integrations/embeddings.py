@@ -100,6 +100,11 @@ def _tokens(word: str) -> tuple[int, ...]:
     return tuple(_wordllama().tokenizer.encode(word, add_special_tokens=False).ids)
 
 
+def forget_words() -> None:
+    """Forget the words that were embedded: they may be what was said by somebody who is erased."""
+    _tokens.cache_clear()
+
+
 class _Model(NamedTuple):
     vectors: np.ndarray[Any, np.dtype[np.float32]]
     tokenizer: Any

@@ -653,7 +653,8 @@ class MemoryManager:
         Raises:
             StoreError: A store could not be read or written; running it again goes on where it stopped.
         """
-        self._open.counter.count_line.cache_clear()
+        from memory_integrations.embeddings import forget_words
+
         opened, sessions, scope = self._open, self._open.sessions, self.scope
         whole = scope == scope.owner
         # First what may be refused: a journal can be damaged, and another process can hold the embedded engine.
@@ -667,13 +668,16 @@ class MemoryManager:
             forgotten = sessions.forget(scope)  # before what managing wrote down of them: it must not write it again
             if whole:  # one may have been managed for the first time meanwhile
                 managed = [*{*managed, *opened.managed_sessions(scope)}]
-            return EraseReceipt(
+            receipt = EraseReceipt(
                 scope=str(scope),
                 decisions=sum(opened.managed(one).erase() for one in managed),
                 facts=features.erase() if features is not None else 0,
                 memories=memories,
                 messages=forgotten,
             )
+        self._open.counter.count_line.cache_clear()
+        forget_words()
+        return receipt
 
     def erase_fact(self, key: str) -> int:
         """Remove a fact of the scope's owner with its history, physically, and what managing decided of it.

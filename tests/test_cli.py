@@ -930,6 +930,20 @@ def test_reembed_shows_how_far_it_is_on_a_terminal(run: Run, told: Path, monkeyp
     assert re.search(r"embedding .*2/2", re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", ran.err))
 
 
+def test_moving_and_importing_show_how_far_they_are_on_a_terminal(
+    run: Run, told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, there = tmp_path / "archive.jsonl", tmp_path / "there"
+    assert run("export", archive, "--all").code == 0
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for ran in (
+        run("migrate", "--to-data-dir", there),
+        run("import", archive, "--all", "--data-dir", tmp_path / "new"),
+    ):
+        assert ran.code == 0
+        assert re.search(r"(memories|importing) .*2/2", re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", ran.err))
+
+
 def test_an_interrupted_reembed_goes_on_where_it_stopped(
     run: Run, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

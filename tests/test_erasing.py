@@ -22,6 +22,7 @@ from memory_integrations import (
     ShortTermPolicy,
     StoreCorruptedError,
     StoreUnavailableError,
+    embeddings,
 )
 from memory_integrations.collection import MemoryCollection
 from memory_integrations.qdrant_edge.store import Collection
@@ -173,17 +174,27 @@ def test_p24_a_database_that_is_vacuumed_has_nothing_left_in_its_files(
 
     url = postgres.new_database(postgresql)
     with MemoryManager(data_dir=tmp_path, clock=clock, journal_url=url) as memory:
-        strings = list(planted())[:200]
-        for string in strings:
-            memory.for_scope("user:ann").set_fact(string, string)
-        memory.for_scope("user:ann").erase()
+        strings = list(planted())
+        for number, string in enumerate(strings):
+            memory.for_scope(f"user:ann {strings[number % 10]}").set_fact(string, string)
+        for string in strings[:10]:
+            memory.for_scope(f"user:ann {string}").erase()
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("VACUUM FULL memory_journal_events")
+        connection.execute("VACUUM FULL memory_journal_events, memory_journal_scopes")
         connection.execute("CHECKPOINT")
         oid = connection.execute("SELECT oid FROM pg_database WHERE datname = current_database()").fetchone()
     assert oid is not None
     cluster = Path(postgresql.partition("host=")[2]) / "data"
     assert files_with(strings, cluster / "base" / str(oid[0])) == []
+
+
+def test_p24_no_cache_of_the_process_has_what_was_erased(memory: MemoryManager) -> None:
+    ann = memory.for_scope("user:ann/session:1")
+    ann.add_turn("My PIN is zq4711.", "Noted.")
+    ann.get_context("zq4711")
+    ann.for_scope("user:ann").erase()
+    assert ann._open.counter.count_line.cache_info().currsize == 0
+    assert embeddings._tokens.cache_info().currsize == 0
 
 
 @pytest.mark.parametrize("scope", ["user:ann", "user:ann/session:1", "global", "session:1"])

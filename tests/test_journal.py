@@ -289,9 +289,9 @@ while len(memory) < facts * processes and time.monotonic() < deadline:
 print(json.dumps({"numbers": numbers, "keys": memory.keys()}))
 """
 
-    def test_p27_eight_processes_set_two_hundred_facts_each_at_once(self, tmp_path: Path) -> None:
+    def test_p27_eight_processes_set_many_facts_each_at_once(self, tmp_path: Path, long_run: bool) -> None:
         """P27: N processes setting facts at once: N facts, unique numbers, and one order for all readers."""
-        processes, facts = 8, 200
+        processes, facts = 8, 1000 if long_run else 200
         command = [sys.executable, "-c", self.WRITER, str(tmp_path)]
         running = [
             subprocess.Popen([*command, str(me), str(facts), str(processes)], stdout=subprocess.PIPE, text=True)

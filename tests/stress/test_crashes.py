@@ -43,6 +43,8 @@ class Known:
     shorter: dict[Scope, dict[str, str]] = field(default_factory=dict)
     summaries: dict[str, dict[str, int]] = field(default_factory=dict)
     erased: set[bytes] = field(default_factory=set)
+    ever: dict[str, set[bytes]] = field(default_factory=dict)
+    """Of each user the facts that were set since the last erasure, also those that were undone or overwritten."""
 
     def take(self, lines: list[list[Any]]) -> dict[str, Any] | None:
         """Take in what was acknowledged; returns what was under way."""
@@ -65,6 +67,7 @@ class Known:
         match what["do"]:
             case "set":
                 changes.append((what["key"], crash_work.fact(number)))
+                self.ever.setdefault(user, set()).add(crash_work.fact(number).encode())
             case "delete":
                 if what["key"] in current(changes):
                     changes.append((what["key"], None))
@@ -86,7 +89,7 @@ class Known:
             case "erase user":
                 for one in [scope for scope in self.said if scope[0] == user]:
                     self.forget(one)
-                self.erased |= {(value or "").encode() for _, value in changes if str(value).startswith("token")}
+                self.erased |= self.ever.pop(user, set())
                 texts = (crash_work.summary(number) for number in self.summaries.pop(user, {}).values())
                 self.erased |= {token for text in texts for token in TOKEN.findall(text.encode())}
                 changes.clear()

@@ -18,7 +18,18 @@ from load_work import set_facts, work_with_little_memory
 from soak import held
 from strategies import latest_user_id
 
-from memory_integrations import MemoryManager, MemoryScope, Message, ShortTermMemory, ShortTermPolicy, ToolCall, View
+from memory_integrations import (
+    Compress,
+    Delete,
+    MemoryManager,
+    MemoryScope,
+    Message,
+    Promote,
+    ShortTermMemory,
+    ShortTermPolicy,
+    ToolCall,
+    View,
+)
 from memory_integrations.policies import Entry
 
 OpenManager = Callable[..., MemoryManager]
@@ -35,6 +46,39 @@ def at_once(*jobs: Callable[[], object]) -> list[object]:
 
     with ThreadPoolExecutor(len(jobs)) as pool:
         return [done.result() for done in [pool.submit(start, job) for job in jobs]]
+
+
+def test_p26_a_conversation_that_is_managed_by_many_at_once_is_managed_once(tmp_path: Path, long_run: bool) -> None:
+    """Each is deleted, compressed or learnt from once, whoever came first; and what is said meanwhile stays."""
+    policy = ShortTermPolicy(max_tokens=1_000_000, compression_threshold=30, min_entries=1)
+    each = 100 if long_run else 12
+    with MemoryManager("user:ann/session:s", data_dir=tmp_path, short_term_policy=policy) as memory:
+
+        def say(thread: int) -> None:
+            for turn in range(each):
+                what = (
+                    f"I live in City{thread * 1000 + turn}." if turn % 2 else f"{thread} {turn} tells of boats. " * 20
+                )
+                memory.add_turn(what, "Hello there")
+
+        def manage() -> None:
+            for _ in range(each):
+                memory.manage_short_term()
+
+        at_once(*[lambda n=n: say(n) for n in range(3)], manage, manage, manage)  # type: ignore[misc]
+        memory.manage_short_term()
+        made = [decision for receipt in memory.receipts() for decision in receipt.decisions]
+        for kind in (Compress, Delete):
+            ids = [decision.entry_id for decision in made if isinstance(decision, kind)]
+            assert len(ids) == len(set(ids)) > 0
+        cities = [decision.value for decision in made if isinstance(decision, Promote) and decision.key == "city"]
+        assert len(cities) == len(set(cities)) > 0
+        assert memory.get_fact("city") in cities
+        assert len(list(memory.long_term.messages())) == 6 * each, "long-term memory keeps all of it"
+        before = [(entry.id, entry.content) for entry in memory.short_term.entries]
+    with MemoryManager("user:ann/session:s", data_dir=tmp_path, short_term_policy=policy) as memory:
+        memory.resume()
+        assert [(entry.id, entry.content) for entry in memory.short_term.entries] == before
 
 
 async def test_p26_threads_tasks_and_processes_on_one_scope_lose_nothing(
