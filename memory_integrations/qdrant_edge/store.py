@@ -548,8 +548,10 @@ class Store:
     @contextmanager
     def changing(self, collection: Collection) -> Iterator[None]:
         """Hold a collection while its recorded configuration changes; see :meth:`committing`."""
-        with collection.writing, self.committing():
-            yield
+        with collection.writing:
+            collection.read(edge.EdgeShard.info)  # what a death left undone is done now: it names other files
+            with self.committing():
+                yield
 
     def close(self) -> None:
         """Flush and close every collection and give up the lock."""

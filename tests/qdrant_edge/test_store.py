@@ -520,6 +520,35 @@ class TestPurge:
             assert not opened.purge_is_due("c")
         assert not bytes_under(directory, b'text 7"')
 
+    def test_a_change_that_cannot_be_recorded_after_an_overdue_purge_loses_nothing(
+        self, client, directory, monkeypatch
+    ):
+        """The purge is done at the first call, and names other files than those that were there before it."""
+        small(client, count=200)
+        with monkeypatch.context() as full:
+            full.setattr(shard_module, "copy_points", _raiser(OSError(28, "No space left on device")))
+            with pytest.raises(StoreUnavailableError, match="No space left"), client.purging("c"):
+                client.delete("c", [7])
+            client.close()
+        write, attempts = Store._write, []
+
+        def fail_second(self):
+            attempts.append(1)
+            if len(attempts) == 2:
+                raise StoreUnavailableError("full")
+            write(self)
+
+        with QdrantEdgeClient(directory) as again:
+            with monkeypatch.context() as full:
+                full.setattr(Store, "_write", fail_second)
+                with pytest.raises(StoreUnavailableError, match="full"):
+                    again.create_payload_index("c", "tag", "keyword")
+            again.create_collection("other", vectors_config=m.VectorParams(size=2, distance=m.Distance.DOT))
+            again.delete_collection("other")
+            assert again.count("c").count == 199
+        with QdrantEdgeClient(directory) as opened:
+            assert opened.count("c").count == 199
+
     def test_a_purge_is_due_until_the_last_removal_is_done(self, client):
         small(client, count=20)
         with client.purging("c"):
