@@ -511,9 +511,9 @@ class LongTermMemory:
                 numbered = {"piece": number, "pieces": len(parts)} if len(parts) > 1 else {}
                 ids.append(point_id(tag, *name, number))
                 payloads.append({"page_content": part, "metadata": {**metadata, **numbered, "order": order}})
-        for point in collection.retrieve(again):  # its removal failed
-            name, lengths[name] = again[str(point.id)]
-            is_shorter = True
+        left = [again[str(point.id)] for point in collection.retrieve(again)]  # whose removal failed
+        lengths.update(left)
+        is_shorter = is_shorter or bool(left)
         points = collection.encode(ids, payloads)
         if is_shorter or emptied or is_cut:
             from qdrant_client import models
