@@ -48,7 +48,7 @@ from memory_integrations.journal import (
 from memory_integrations.messages import as_utc
 from memory_integrations.scopes import MemoryScope
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("memory_integrations")
 _INSERT = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 _WAIT = 30  # seconds for another writer
 _SCHEMA_LOCK = 0x6D656D6F  # any number: whoever makes the tables holds it
@@ -74,6 +74,17 @@ _events = sql.Table(
     sql.Column("number", sql.BigInteger, primary_key=True),
     sql.Column("line", sql.Text, nullable=False),
 )
+
+
+@sql.event.listens_for(_metadata, "after_create")
+def _keep_no_statistics(_: sql.MetaData, database: sql.Connection, tables: Sequence[sql.Table], **__: Any) -> None:
+    """PostgreSQL's statistics would have what was said, beyond its erasure; every question goes by the primary key."""
+    for table in tables if database.dialect.name == "postgresql" else ():
+        for column in table.columns:
+            if isinstance(column.type, sql.Text):
+                database.exec_driver_sql(f"ALTER TABLE {table.name} ALTER COLUMN {column.name} SET STATISTICS 0")
+
+
 _sqlite_only = sql.MetaData()
 _unswept = sql.Table("memory_journal_unswept", _sqlite_only, sql.Column("mark", sql.Text, nullable=False))
 _has_no_row = ~sql.exists().where(_scopes.c.scope_key == _events.c.scope_key)
