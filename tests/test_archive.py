@@ -1037,3 +1037,30 @@ def test_p24_what_was_erased_here_and_what_was_erased_there_stays_erased(tmp_pat
         assert memory.for_scope("global").import_archive(tmp_path / "all").new_points == 0
         memory.follow([*one, *other, Message("user", "Hello", id="new")], unanswered=True)
         assert [message.id for message in memory.long_term.messages()] == ["new"]
+
+
+def test_p24_what_is_erased_while_marks_are_imported_stays_erased(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both write the marks of one scope, of which an archive does not say whose they are."""
+    theirs, ours = ([Message("user", f"{name} said", id=f"{name}")] for name in ("theirs", "ours"))
+    with MemoryManager("user:ann/session:s", data_dir=tmp_path / "there", clock=clock) as memory:
+        memory.follow(theirs, unanswered=True)
+        memory.for_scope("user:ann").erase()
+        memory.for_scope("global").export(tmp_path / "all", all_scopes=True)
+    put = MemoryCollection.put
+    with MemoryManager("user:ann/session:s", data_dir=tmp_path / "here", clock=clock) as memory:
+        memory.follow(ours, unanswered=True)
+        erasing = threading.Thread(target=memory.for_scope("user:ann").erase)
+
+        def put_later(*given: Any) -> None:
+            erasing.start()
+            erasing.join(0.5)  # as long as it would take; it waits for its turn
+            put(*given)
+
+        monkeypatch.setattr(MemoryCollection, "put", put_later)
+        with time_limit(30):
+            memory.for_scope("global").import_archive(tmp_path / "all")
+            erasing.join()
+        memory.follow([*theirs, *ours], unanswered=True)
+        assert list(memory.long_term.messages()) == []
