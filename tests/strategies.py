@@ -12,7 +12,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from memory_integrations import Entry, MemoryScope, Message, ShortTermPolicy, ToolCall
+from memory_integrations import Entry, MemoryScope, Message, ShortTermPolicy, StoreUnavailableError, ToolCall
 from memory_integrations.journal import Journal
 
 START = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -195,6 +195,11 @@ def frequent_switches() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
+
+
+def full_disk(*_: object) -> Any:
+    """What stands in for a write that finds no room."""
+    raise StoreUnavailableError("No space left")
 
 
 class FewOpen:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import postgres
 import pytest
-from strategies import Clock
+from strategies import Clock, full_disk
 
 from memory_integrations import (
     Compress,
@@ -45,10 +45,6 @@ def planted() -> Iterator[str]:
     letters = random.Random(7)
     for number in range(PLANTED):
         yield f"zq{number:04}" + "".join(letters.choices("bcdfghjklmnpqrstvwxz", k=12))
-
-
-def full_disk(*_: object) -> int:
-    raise StoreUnavailableError("No space left")
 
 
 def plant(memory: MemoryManager) -> list[str]:

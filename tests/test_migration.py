@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 from qdrant_client import models
-from strategies import Clock
+from strategies import Clock, full_disk
 
 from memory_integrations import (
     Delete,
@@ -27,12 +27,6 @@ from memory_integrations.layout import DENSE, vectors_of
 from memory_integrations.qdrant_edge.store import Collection as EngineCollection
 
 Open = Callable[..., MemoryManager]
-
-
-def full_disk(*_: object) -> Any:
-    raise StoreUnavailableError("No space left")
-
-
 ODD = [MemoryScope("Ann"), MemoryScope("ann"), MemoryScope("../x", "%2F\0"), MemoryScope(None, "s"), MemoryScope()]
 
 
@@ -60,6 +54,11 @@ def filled(memory: MemoryManager, clock: Clock, turns: int = 3) -> MemoryManager
         for turn in range(turns):
             of.add_turn(f"Turn {turn} of scope {number}. " + "It was long. " * 200 * (turn == 0), f"Noted {turn}.")
     return memory
+
+
+def bytes_of(place: Path) -> bytes:
+    """All that is in the files of a directory."""
+    return b"".join(path.read_bytes() for path in place.rglob("*") if path.is_file())
 
 
 def told(memory: MemoryManager) -> list[Any]:
@@ -170,7 +169,7 @@ def test_p24_what_was_deleted_or_changed_since_is_in_no_file_of_the_target(
     one.long_term.delete(places[:1])
     one.long_term.store_messages([Message("user", "The second PIN is a secret.", id="b")])
     one.migrate_to(two)
-    files = b"".join(path.read_bytes() for path in (tmp_path / "two/vectors").rglob("*") if path.is_file())
+    files = bytes_of(tmp_path / "two/vectors")
     assert [text for text in (b"4711", b"8282", b"is a secret", b"kettle") if text in files] == [
         b"is a secret",
         b"kettle",
@@ -189,8 +188,7 @@ def test_p24_pieces_of_what_was_deleted_or_became_shorter_since_are_deleted_in_t
     one.migrate_to(two)
     assert [message.text for message in two.long_term.messages()] == ["a short text"]
     two.close()
-    files = b"".join(path.read_bytes() for path in (tmp_path / "two/vectors").rglob("*") if path.is_file())
-    assert b"zq-" not in files
+    assert b"zq-" not in bytes_of(tmp_path / "two/vectors")
 
 
 @pytest.mark.parametrize("known", ["facts", "memories"])
@@ -208,7 +206,7 @@ def test_p24_who_was_erased_since_is_named_and_not_called_moved(
     one.migrate_to(two)
 
 
-@pytest.mark.parametrize("fails", ["scroll", "rebuild"])
+@pytest.mark.parametrize("fails", ["the comparison", "rebuild"])
 def test_p24_a_move_that_failed_after_it_overwrote_leaves_nothing_when_it_goes_on(
     opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
@@ -225,8 +223,7 @@ def test_p24_a_move_that_failed_after_it_overwrote_leaves_nothing_when_it_goes_o
             one.migrate_to(two)
     one.migrate_to(two)
     two.close()
-    files = b"".join(path.read_bytes() for path in (tmp_path / "two/vectors").rglob("*") if path.is_file())
-    assert b"zq4711" not in files
+    assert b"zq4711" not in bytes_of(tmp_path / "two/vectors")
 
 
 def test_facts_that_do_not_read_back_as_they_were_written_are_named(

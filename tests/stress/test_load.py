@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_p26_a_conversation_that_is_managed_by_many_at_once_is_managed_once(tmp_
             for _ in range(each):
                 memory.manage_short_term()
 
-        at_once(*[lambda n=n: say(n) for n in range(3)], manage, manage, manage)  # type: ignore[misc]
+        at_once(*[partial(say, n) for n in range(3)], manage, manage, manage)
         memory.manage_short_term()
         made = [decision for receipt in memory.receipts() for decision in receipt.decisions]
         for kind in (Compress, Delete):
@@ -105,7 +106,7 @@ async def test_p26_threads_tasks_and_processes_on_one_scope_lose_nothing(
                 await memory.aadd_turn(f"Task {number}, turn {turn}.", "Noted.")
                 await memory.aset_fact(f"task {number} {turn}", turn)
 
-        threads = asyncio.to_thread(at_once, *[lambda n=n: thread(n) for n in range(4)])  # type: ignore[misc]
+        threads = asyncio.to_thread(at_once, *[partial(thread, n) for n in range(4)])
         await asyncio.gather(threads, *[task(number) for number in range(4)])
         for process in processes:
             await asyncio.to_thread(process.join, 120)
@@ -142,7 +143,7 @@ def test_p21_p22_users_come_and_go_and_nobody_sees_another(manager: OpenManager,
             assert (receipt.facts, receipt.memories, receipt.messages) == (1, 2, 2)
             assert memory.long_term.count() == 0 and memory.get_fact("turn") is None
 
-    at_once(*[lambda n=n: stay(n) for n in range(5)], *[lambda n=n: go(n) for n in range(3)])  # type: ignore[misc]
+    at_once(*[partial(stay, n) for n in range(5)], *[partial(go, n) for n in range(3)])
     for user in range(5):
         assert root.for_scope(MemoryScope(f"stays {user}")).long_term.count() == 2 * turns
 
@@ -223,7 +224,7 @@ def test_p1_p2_views_hold_while_eight_threads_write_and_little_is_kept(policy: S
                 budget = choice.choice([10, 60, 10_000])
                 check_view(memory.get_context(budget), memory.entries, budget)
 
-    at_once(*[lambda n=n: write(n) for n in range(THREADS)])  # type: ignore[misc]
+    at_once(*[partial(write, n) for n in range(THREADS)])
     entries = memory.entries
     assert memory.total_tokens == sum(entry.tokens for entry in entries)
     assert len({entry.id for entry in entries}) == len(entries)
