@@ -139,6 +139,12 @@ class MemoryCollection:
         """Whether it was opened in this process and not closed since."""
         return self._opened() is not None
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is open, and other processes may have it open too."""
+        client = self._opened()
+        return client is not None and not is_embedded(client)
+
     def client(self) -> QdrantClient:
         """The client, whatever collection is there."""
         with self.lock:

@@ -189,7 +189,7 @@ class MemoryManager:
 
     @property
     def short_term(self) -> ShortTermMemory:
-        """The conversation.
+        """The conversation. Once a minute a server is asked what other processes erased of it, which then goes.
 
         Raises:
             StoreError: How it was managed cannot be read; or it was let go of, after a thousand others were used, and
@@ -198,6 +198,8 @@ class MemoryManager:
         conversation = self._as_it_is()
         if conversation.to_be_resumed:
             self._open.resume(self.scope, conversation)
+        elif self._open.memories.is_shared and self._open.sessions.may_be_outdated(conversation):
+            self._leave_out_erased(conversation)
         return conversation
 
     @property
@@ -990,6 +992,18 @@ class MemoryManager:
             return list(entries)
         there.update(said.id or "" for said in self.still_there([entry.original or entry.message for entry in entries]))
         return [entry for entry in entries if entry.id in there]
+
+    def _leave_out_erased(self, conversation: ShortTermMemory) -> None:
+        """Delete what another process erased, deleted or forgot of the conversation."""
+        entries = conversation.entries
+        try:
+            there = {message.id for message in self.still_there([entry.original or entry.message for entry in entries])}
+        except StoreError:  # what is said now must not wait for that: it is asked again
+            return
+        with conversation.held():
+            for entry in entries:
+                if entry.id not in there and conversation.get(entry.id) is entry:  # else it was said anew meanwhile
+                    conversation.delete(entry.id)
 
     def _recorded(self, messages: Iterable[Message]) -> dict[str, datetime | None]:
         """What :meth:`LongTermMemory.recorded` gives; where there is no store, none is made."""

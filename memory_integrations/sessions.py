@@ -20,6 +20,7 @@ _KEPT = 1000  # conversations that nobody holds stay in memory
 _RELEASED_KNOWN = 100_000  # of so many that went it is known that they are to come back
 _PAUSE = 60.0  # seconds until a message that is refused for what it says is tried again, twice as many each time
 _AT_ONCE = 2  # looked at by one call, so that they become fewer again
+_LOOKS_AGAIN_AFTER = 60.0  # seconds until it is asked again what other processes erased of a conversation
 
 
 class Sessions:
@@ -42,6 +43,7 @@ class Sessions:
         self._recent: OrderedDict[MemoryScope, ShortTermMemory] = OrderedDict()
         self._staying: WeakKeyDictionary[ShortTermMemory, int] = WeakKeyDictionary()  # by their revisions
         self._released: OrderedDict[MemoryScope, None] = OrderedDict()
+        self._looked: WeakKeyDictionary[ShortTermMemory, float] = WeakKeyDictionary()
         self._turns: dict[MemoryScope, int] = {}
         self._waiting: dict[MemoryScope, list[Message]] = {}
         self._refused: dict[int, tuple[float, float]] = {}  # until when, after which pause, by identities of messages
@@ -143,6 +145,15 @@ class Sessions:
             turns = self._turns.get(scope, 0) + new_turns
             self._turns[scope] = turns % every
         return turns >= every
+
+    def may_be_outdated(self, conversation: ShortTermMemory) -> bool:
+        """Whether it is time to ask what other processes erased of a conversation; so it is once a minute."""
+        now = time.monotonic()
+        with self._lock:
+            is_due = now - self._looked.setdefault(conversation, now) > _LOOKS_AGAIN_AFTER
+            if is_due:
+                self._looked[conversation] = now
+        return is_due
 
     def claim(self, scope: MemoryScope, messages: Iterable[Message]) -> None:
         """Note whose conversation messages are from.

@@ -30,6 +30,7 @@ from memory_integrations import (
     Message,
     QdrantServer,
     StoreUnavailableError,
+    ToolCall,
 )
 from memory_integrations.collection import COLLECTION
 from memory_integrations.copying import PAGE
@@ -627,6 +628,107 @@ def test_what_another_memory_erased_is_not_found(open_memory: Open) -> None:
     assert any("Toto" in text for text in texts(two, "beagle"))
     one.erase()
     assert [text for text in texts(two, "beagle") if "dogs.pdf" not in text] == []
+
+
+LATER = "memory_integrations.sessions._LOOKS_AGAIN_AFTER"  # seconds; it is asked once a minute
+
+
+@pytest.fixture(params=["context", "chat history", "chat memory", "agent"])
+def shown(request: pytest.FixtureRequest) -> Callable[[MemoryManager], str]:
+    """All that a model is shown of a conversation in this process."""
+    if request.param == "context":
+        return lambda memory: memory.get_context().combined
+    if request.param == "chat history":
+        chat_history = pytest.importorskip("memory_integrations.langchain").ShortTermChatMessageHistory
+        return lambda memory: "\n".join(message.text for message in chat_history(memory).messages)
+    if request.param == "chat memory":
+        pytest.importorskip("llama_index.core")
+        from memory_integrations.llama_index import ManagedChatMemory
+
+        return lambda memory: "\n".join(str(message.content) for message in ManagedChatMemory(memory).get())
+    # An agent's state is kept by its checkpointer, and told again.
+    told = [*TOLD, Message("user", "And now?", id="m6")]
+    return lambda memory: "\n".join(message.text for message in memory.get_context_of(told, recall=0).messages)
+
+
+TOLD = [
+    Message("user", "I adopted a beagle called Toto.", id="m0"),
+    Message("assistant", "", id="m1", tool_calls=(ToolCall("c", "buy", {"what": "food for Toto"}),)),
+    Message("tool", "Toto has food.", id="m2", tool_call_id="c"),
+    Message("assistant", "Toto is a good name.", id="m3"),
+    Message("user", "The oven is broken.", id="m4"),
+    Message("assistant", "I call somebody.", id="m5"),
+]
+
+
+def delete_of_toto(memory: MemoryManager) -> None:
+    memory.long_term.delete([hit.id for hit in memory.search_long_term("Toto", 10) if "Toto" in hit.text])
+
+
+@pytest.mark.parametrize("forget", [MemoryManager.erase, delete_of_toto], ids=["erased", "deleted"])
+def test_p24_what_another_worker_erased_is_shown_no_longer_than_a_minute(
+    open_memory: Open,
+    shown: Callable[[MemoryManager], str],
+    forget: Callable[[MemoryManager], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, there = (open_memory("user:ann/session:s") for _ in range(2))
+    here.follow(TOLD)
+    assert "Toto" in shown(here)
+    forget(there)
+    monkeypatch.setattr(LATER, 0)
+    seen = shown(here)
+    assert "Toto" not in seen
+    assert ("oven" in seen) == (forget is delete_of_toto)
+    assert here.follow(TOLD) == []  # told again, it brings nothing back
+    assert shown(here) == seen
+
+
+def test_what_another_worker_cleared_is_shown_no_longer(
+    qdrant_server: StandIn, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of one machine share its directory, or a database."""
+    server, clock = server_of(qdrant_server.url, qdrant_server.grpc_port, way), Clock(NOON)
+    with (
+        MemoryManager("user:ann/session:s", data_dir=tmp_path, qdrant=server, clock=clock) as here,
+        MemoryManager("user:ann/session:s", data_dir=tmp_path, qdrant=server, clock=clock) as there,
+    ):
+        here.follow(TOLD)
+        there.clear_session()
+        clock.advance()
+        here.add_turn("Let us talk of cats", "Gladly")
+        monkeypatch.setattr(LATER, 0)
+        seen = here.get_context().combined
+        assert "cats" in seen
+        assert "Toto" not in seen
+
+
+def test_a_server_is_asked_once_a_minute_what_was_erased(
+    memory: MemoryManager, qdrant_server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.add_turn("I like tea", "Noted")
+    memory.get_context()
+    now = time.monotonic()
+    for minutes in (0, 1.1, 2.2):
+        asked = len(qdrant_server.asked_for("retrieve"))
+        with monkeypatch.context() as patch:
+            patch.setattr("memory_integrations.sessions.time.monotonic", lambda then=now + minutes * 60: then)
+            for _ in range(3):
+                assert "tea" in memory.get_context().combined
+        assert len(qdrant_server.asked_for("retrieve")) == asked + (minutes > 0)
+
+
+def test_what_is_said_does_not_wait_for_what_was_erased(
+    memory: MemoryManager, qdrant_server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.add_turn("I like tea", "Noted")
+    monkeypatch.setattr(LATER, 0)
+    qdrant_server.refuse(Code.UNAVAILABLE, times=10_000)
+    with pytest.raises(StoreUnavailableError):
+        memory.follow([Message("user", "And coffee", id="m9")], unanswered=True)
+    qdrant_server.mend()
+    memory.flush()
+    assert [message.content for message in memory.long_term.messages()] == ["I like tea", "Noted", "And coffee"]
 
 
 def test_p26_threads_of_one_memory(memory: MemoryManager) -> None:
