@@ -15,7 +15,7 @@ def test_a_short_soak_works_and_reports(capsys: pytest.CaptureFixture[str], long
     told = capsys.readouterr().out
     for operation in ("add_turn", "get_context", "set_fact", "manage", "search"):
         assert any(line.startswith(operation) for line in told.splitlines()), told
-    for measure in soak.MEASURES:
+    for measure in soak.UNITS:
         assert measure in told.partition("After warm-up")[2]
     assert "operations/s" in told and "descriptors" in told
 
@@ -35,7 +35,7 @@ def test_a_slope_is_told_from_noise() -> None:
 
 def test_the_verdict_names_what_grows() -> None:
     def samples(*values: float) -> list[Sample]:
-        return [Sample(n, n * 10, dict.fromkeys(soak.MEASURES, value)) for n, value in enumerate(values)]
+        return [Sample(n, n * 10, dict.fromkeys(soak.UNITS, value)) for n, value in enumerate(values)]
 
     assert verdict("threads", samples(*range(50))).endswith("grows")
     assert verdict("threads", samples(*[7] * 50)).endswith("flat")
