@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from weakref import WeakValueDictionary
 
@@ -48,6 +49,8 @@ _ROWS_KEPT, _TABLES_KEPT = 250_000, 2_000
 _LOOKS_AGAIN_AFTER, _LOOKS_AGAIN_EMBEDDED_AFTER = 60.0, 1.0
 """Seconds after which an open memory asks a server, or the embedded engine, again how the collection's vectors were
 made. The latter takes a fifth of a millisecond."""
+_CLOCKS_DIFFER = 3600.0
+"""Seconds by which the clocks of machines that share a server may differ, or what one wrote takes longer to be read."""
 _SERVER_INDEXES = {
     "metadata.session_id": "keyword",
     "metadata.message_id": "keyword",
@@ -265,6 +268,20 @@ class MemoryCollection:
                 before = len(table)
                 self._tabulate(table, points)
                 self._count_in(tag, len(table) - before)
+
+    def catch_up(self, tag: str) -> None:
+        """Read what others wrote to a scope since its table was read; all of it, where that does not simply follow."""
+        from qdrant_client import models
+
+        with self.lock:
+            table = self.table(tag)
+            lately = datetime.fromtimestamp(max(table.latest / 1e9 - _CLOCKS_DIFFER, 0), UTC)
+            recent = models.FieldCondition(key="metadata.created_at", range=models.DatetimeRange(gte=lately))
+            self.note(
+                tag, in_order(point for point in self.scroll(tagged([tag], recent)) if key_of(point.id) not in table)
+            )
+            if not table.is_in_order:
+                self.forget(tag)
 
     def forget(self, tag: str) -> None:
         """Drop a scope's table: the next search reads it anew."""
@@ -547,7 +564,9 @@ class MemoryCollection:
                 session, message = name_of(point)
                 if fields.get("kind") != "message":
                     session = f"\0{message}" if piece_of(fields)[1] > 1 else None  # pieces of a file stand together
-                table.add(key_of(point.id), session, speaker_of(fields), text, day_of(fields), terms.indices)
+                table.add(
+                    key_of(point.id), session, speaker_of(fields), text, day_of(fields), terms.indices, _order_of(point)
+                )
 
 
 def is_embedded(client: Any) -> TypeGuard[QdrantEdgeClient]:

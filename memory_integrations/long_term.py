@@ -372,6 +372,9 @@ class LongTermMemory:
         hits, now = _Hits(limit, distinct), self._clock()
         for batch in batched(ranked, limit):
             stored = self._collection.retrieve(id_of(found.point) for found in batch)
+            if len(stored) < len(batch):  # somebody else deleted some: the next search reads what is left
+                for tag in tags:
+                    self._collection.forget(tag)
             points = {
                 key_of(point.id): point
                 for point in stored
@@ -576,21 +579,23 @@ class LongTermMemory:
         from memory_integrations.ranking import named_speakers, rank, without_speakers
 
         collection = self._collection
-        tables = {tag: collection.table(tag) for tag in tags}
-        speakers = [name for table in tables.values() for name in table.speakers]
-        # A speaker's bonus stands for the name, which as a word would match half of what was said.
-        question = without_relative_times(without_speakers(query, named_speakers(query, speakers)))
-        sparse, dense = self._candidates(question, tags, conditions, list(tables.values()))
+        for read in (collection.catch_up, collection.forget, None):
+            tables = list(map(collection.table, tags))
+            speakers = [name for table in tables for name in table.speakers]
+            # A speaker's bonus stands for the name, which as a word would match half of what was said.
+            question = without_relative_times(without_speakers(query, named_speakers(query, speakers)))
+            sparse, dense = self._candidates(question, tags, conditions, tables)
+            if read is None or not {*sparse, *dense}.difference(*(table.row_of for table in tables)):
+                break
+            for tag in tags:  # somebody else wrote since: what is new is read, or where that is not enough, all
+                read(tag)
         for key in hidden:  # here, since the engine takes longer for such a condition than for all the rest
             sparse.pop(key, None)
             dense.pop(key, None)
-        unknown = {*sparse, *dense}.difference(*(table.row_of for table in tables.values()))
-        for point in collection.retrieve(map(id_of, unknown)):  # somebody else wrote it since
-            collection.note(str(metadata_of(point).get("scope")), [point])
         today = self._clock().date()
         ranked: list[Ranked] = []
         with collection.lock:  # other threads add to the tables
-            for table in tables.values():
+            for table in tables:
                 if len(table):
                     periods = named_periods(query, today, table.years)
                     ranked += rank(sparse, dense, query, table, collection.weights, limit, periods, explain)

@@ -74,6 +74,11 @@ class Conversations:
         """In how many messages a term of the sparse encoder occurs."""
         self._sessions: dict[str, int] = {}
         self._last_in_session: list[int] = []
+        self._order_in_session: list[float] = []
+        self.latest = 0.0
+        """The highest order of a message."""
+        self.is_in_order = True
+        """Whether none came after another of its session that was said later; else the table is to be made anew."""
         self._size = 0
         self._first_year, self._last_year = 10_000, 0
         self._columns = np.zeros((_DAY + 1, 16), dtype=np.int32)  # most users say little
@@ -90,7 +95,14 @@ class Conversations:
         return point in self.row_of
 
     def add(
-        self, point: PointKey, session: str | None, speaker: str, text: str, day: int, terms: Iterable[int] = ()
+        self,
+        point: PointKey,
+        session: str | None,
+        speaker: str,
+        text: str,
+        day: int,
+        terms: Iterable[int] = (),
+        order: float = 0,
     ) -> None:
         """Add a message after all others of its session; one that is known already stays where it is.
 
@@ -101,6 +113,7 @@ class Conversations:
             text: What was said.
             day: When, as a proleptic ordinal (``date.toordinal``).
             terms: Its terms, by the sparse encoder's numbers, each once.
+            order: A number that is higher for what was said later.
         """
         if point in self.row_of:
             return
@@ -111,6 +124,10 @@ class Conversations:
         number = self._sessions.setdefault(key, len(self._sessions))
         if number == len(self._last_in_session):
             self._last_in_session.append(-1)
+            self._order_in_session.append(order)
+        self.is_in_order &= order >= self._order_in_session[number]
+        self._order_in_session[number] = order
+        self.latest = max(self.latest, order)
         before = self._last_in_session[number]
         asks = "?" in text or "？" in text
         self._columns[:, row] = (

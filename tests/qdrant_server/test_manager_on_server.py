@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import subprocess
 import sys
 import threading
@@ -67,7 +68,7 @@ def open_memory(qdrant_server: StandIn, way: str, tmp_path: Path) -> Iterator[Op
     def open_memory(scope: str = "user:ann", **options: Any) -> MemoryManager:
         qdrant = server_of(qdrant_server.url, qdrant_server.grpc_port, way)
         directory = tmp_path / f"memory {len(opened)}"
-        opened.append(MemoryManager(scope, data_dir=directory, qdrant=qdrant, clock=Clock(NOON), **options))
+        opened.append(MemoryManager(scope, data_dir=directory, qdrant=qdrant, **{"clock": Clock(NOON)} | options))
         return opened[-1]
 
     yield open_memory
@@ -628,6 +629,49 @@ def test_what_another_memory_erased_is_not_found(open_memory: Open) -> None:
     assert any("Toto" in text for text in texts(two, "beagle"))
     one.erase()
     assert [text for text in texts(two, "beagle") if "dogs.pdf" not in text] == []
+
+
+WORDS = "garden fence tomato balcony novel whale chess printer sourdough river boat violin bakery winter".split()
+
+
+@pytest.mark.parametrize("clock", [Clock(NOON), lambda: datetime.now(UTC)], ids=["told", "of now"])
+def test_what_another_memory_wrote_is_ranked_as_there(open_memory: Open, clock: Callable[[], datetime]) -> None:
+    """Also where this one searched before: an answer is found by the question before it."""
+    choice = random.Random(1)
+    here, there = open_memory(clock=clock), open_memory(clock=clock)
+    here.add_turn("Hello there", "Hi", "first")
+
+    def found(memory: MemoryManager, word: str) -> list[str]:
+        return [hit.text for hit in memory.search_long_term(f"{word} secret of grandmother", 3)]
+
+    found(here, "none")
+    for word in WORDS:
+        there.add_turn(
+            f"What is the {word} secret of grandmother?", f"It is {' '.join(choice.sample(WORDS, 6))}", "talk"
+        )
+    here.add_turn("The garden is large", "It is", "talk")
+    there.add_turn("And the fence?", "It is green", "talk")
+    fresh = open_memory(clock=clock)
+    assert [found(here, word) for word in WORDS] == [found(fresh, word) for word in WORDS]
+    there.long_term.delete([hit.id for hit in there.search_long_term("What is the violin secret?", 1)])
+    found(here, "violin")  # which notices it
+    assert [found(here, word) for word in WORDS] == [found(fresh, word) for word in WORDS]
+
+
+def test_what_another_memory_adds_is_read_alone(
+    open_memory: Open, qdrant_server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the whole of a scope anew."""
+    here, there = (open_memory(clock=lambda: datetime.now(UTC)) for _ in range(2))
+    long_ago = datetime.now(UTC) - timedelta(days=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("memory_integrations.collection.time.time_ns", lambda: int(long_ago.timestamp() * 1e9))
+        here.add_messages([Message("user", f"Tea number {n}", created_at=long_ago) for n in range(PAGE)])
+    texts(here, "tea")
+    there.add_turn("I like coffee", "Noted")
+    before = len(qdrant_server.asked_for("scroll"))
+    assert any("coffee" in text for text in texts(here, "coffee"))
+    assert all("created_at" in str(asked.body) for asked in qdrant_server.asked_for("scroll")[before:])
 
 
 LATER = "memory_integrations.sessions._LOOKS_AGAIN_AFTER"  # seconds; it is asked once a minute
