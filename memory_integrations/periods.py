@@ -20,7 +20,9 @@ _ISO = re.compile(r"\b(\d{4})-(\d\d)-(\d\d)\b")
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 _IN_YEAR = re.compile(r"\b(?:in|during|of|since|by|before|after|from) ((?:19|20)\d\d)\b", re.IGNORECASE)
 _BEFORE_MAY = re.compile(r"\b(?:in|of|since|by|until|early|late|mid|during|last|this|next) $", re.IGNORECASE)
-_AGO = re.compile(r"\b(\d+|a|an|one|two|three|four|five|six) (day|week|month|year)s? ago\b", re.IGNORECASE)
+_BEFORE = len(" during ")  # characters that tell, whatever stands before them
+# So many digits as days have that there were; of more Python would refuse to make a number.
+_AGO = re.compile(r"\b(\d{1,6}|a|an|one|two|three|four|five|six) (day|week|month|year)s? ago\b", re.IGNORECASE)
 _LAST = re.compile(r"\b(yesterday|today|this morning|tonight|(?:last|this|past) (?:week|month|year))\b", re.IGNORECASE)
 _NUMBERS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 _DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
@@ -40,7 +42,8 @@ def named_periods(question: str, today: date, years: Iterable[int]) -> list[Peri
         day = match["day"] or match["day_after"]
         month = _MONTHS[match["month"].lower()]
         undated = not day and not match["year"]
-        if match["month"].lower() == "may" and undated and not _BEFORE_MAY.search(question[: match.start()]):
+        just_before = question[max(match.start() - _BEFORE, 0) : match.start()]
+        if match["month"].lower() == "may" and undated and not _BEFORE_MAY.search(just_before):
             continue
         named = _YEAR.search(question)
         number = int(day) if day and 0 < int(day) < 32 else None

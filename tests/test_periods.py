@@ -7,8 +7,9 @@ from datetime import date
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import time_limit
 
-from memory_integrations.periods import named_periods
+from memory_integrations.periods import named_periods, without_relative_times
 
 TODAY = date(2025, 6, 18)  # a Wednesday
 YEARS = [2023, 2024]
@@ -45,6 +46,9 @@ def days(*period: str) -> tuple[int, int]:
         ("this year", [("2025-01-01", "2025-06-18")]),
         ("two weeks ago", [("2025-06-01", "2025-06-07")]),
         ("a day ago", [("2025-06-17", "2025-06-17")]),
+        ("700000 days ago", [("0108-12-05", "0108-12-05")]),
+        ("999999999 days ago", []),
+        pytest.param("9" * 5000 + " days ago", [], id="more digits than Python makes a number of"),
         ("no time at all", []),
     ],
 )
@@ -61,3 +65,11 @@ words = st.sampled_from(
 def test_any_question_is_read(question: str, today: date) -> None:
     for first, last in named_periods(question, today, YEARS):
         assert first <= last
+
+
+@pytest.mark.parametrize("piece", ["may ", "may", "in ", "1 ", "9", "a week ", "last ", " ", "in 19"])
+def test_the_work_grows_with_the_length_of_a_question(piece: str) -> None:
+    question = piece * (1_000_000 // len(piece))
+    with time_limit(10):
+        named_periods(question, TODAY, YEARS)
+        without_relative_times(question)
