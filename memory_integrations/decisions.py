@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from memory_integrations.messages import DEEPEST, is_deeper, with_unicode
 from memory_integrations.policies import Entry, ShortTermPolicy, evictable
 
 
@@ -92,7 +93,11 @@ def validate(
     changed: set[str] = set()
     accepted: list[Decision] = []
     skipped: list[Skipped] = []
-    for decision in proposed:
+    for given in proposed:
+        if isinstance(given, Promote) and is_deeper(given.value, DEEPEST):
+            skipped.append(Skipped(given, f"the value is nested more than {DEEPEST} deep"))
+            continue
+        decision = _storable(given)
         why = _objection(decision, known.get(decision.entry_id), free, changed, count)
         if why:
             skipped.append(Skipped(decision, why))
@@ -108,6 +113,11 @@ def validate(
         ]
         accepted = whole
     return accepted, skipped
+
+
+def _storable(decision: Decision) -> Decision:
+    """The decision with texts that can be written down: a model may answer with half a surrogate pair."""
+    return replace(decision, **{f.name: with_unicode(getattr(decision, f.name)) for f in fields(decision)})
 
 
 def _torn(deleted: Collection[str], entries: Sequence[Entry]) -> set[str]:

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from memory_integrations.delimiters import as_data, strip_injected
 from memory_integrations.errors import MessageError
-from memory_integrations.messages import Message, as_unicode, as_utc
+from memory_integrations.messages import DEEPEST, Message, as_unicode, as_utc, is_deeper
 
 DENSE = ""
 """langchain_qdrant's name of the dense vector."""
@@ -32,7 +32,6 @@ SAID_BY_CALL = "said_by_call"
 MOST_PIECES = 100_000
 """Of a text of some 100 MB; who deletes one names them all."""
 _MARK = 16  # hexadecimal digits
-_DEEPEST = 100  # levels of lists and objects in a message's metadata
 MARKS_OF_A_POINT = 1000
 PIECE_CHARACTERS = 1200
 """A longer text is stored in pieces of about this length (some 300 tokens of English)."""
@@ -277,25 +276,14 @@ def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
     try:
         text = as_unicode(json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False))
         copied: dict[str, Any] = json.loads(text, parse_int=_as_number)
-        if is_deeper(copied, _DEEPEST):
+        if is_deeper(copied, DEEPEST):
             raise ValueError("it is too deep")
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise MessageError(
             f"A message's metadata is not JSON ({error}): expected text, finite numbers, true, false, None, or lists "
-            f"and objects of these, at most {_DEEPEST} deep. Nothing was stored."
+            f"and objects of these, at most {DEEPEST} deep. Nothing was stored."
         ) from error
     return copied
-
-
-def is_deeper(value: Any, levels: int) -> bool:
-    """Whether lists and objects stand in each other in more levels: an engine that took them may not read them back."""
-    level = [value]
-    for _ in range(levels + 1):
-        level = [one for one in level if isinstance(one, dict | list | tuple)]
-        if not level:
-            return False
-        level = [part for one in level for part in (one.values() if isinstance(one, dict) else one)]
-    return True
 
 
 def _as_number(digits: str) -> int | float:

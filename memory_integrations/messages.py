@@ -12,6 +12,9 @@ from memory_integrations.errors import MessageError
 Content = str | Sequence[str | Mapping[str, Any]]
 """Plain text, or a list of texts and content blocks such as ``{"type": "text", "text": "..."}``."""
 
+DEEPEST = 100
+"""Levels of lists and objects in what is stored."""
+
 SUMMARY = "summary"
 """Marks, in the metadata of a system message, that it stands in the place of older messages of a conversation."""
 
@@ -101,6 +104,28 @@ def as_unicode(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def with_unicode(value: Any) -> Any:
+    """What lists and objects hold, with every text in it as :func:`as_unicode` gives it."""
+    if isinstance(value, str):
+        return as_unicode(value)
+    if isinstance(value, list | tuple):
+        return [with_unicode(item) for item in value]
+    if isinstance(value, dict):
+        return {with_unicode(name): with_unicode(item) for name, item in value.items()}
+    return value
+
+
+def is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects stand in each other in more levels: an engine that took them may not read them back."""
+    level = [value]
+    for _ in range(levels + 1):
+        level = [one for one in level if isinstance(one, dict | list | tuple)]
+        if not level:
+            return False
+        level = [part for one in level for part in (one.values() if isinstance(one, dict) else one)]
+    return True
 
 
 def as_aware(moment: datetime) -> datetime:

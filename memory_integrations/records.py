@@ -15,7 +15,8 @@ from typing import Any, TypeGuard
 from uuid import UUID
 
 from memory_integrations.journal import Event, as_json_line, decode_event
-from memory_integrations.layout import MOST_PIECES, TOLD, is_deeper, point_id
+from memory_integrations.layout import MOST_PIECES, TOLD, point_id
+from memory_integrations.messages import is_deeper
 from memory_integrations.namespaces import KIND, check_namespace, item_id, joined, own_tag
 from memory_integrations.scopes import MemoryScope
 

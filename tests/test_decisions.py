@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -137,6 +138,8 @@ class TestValidation:
             (Promote("m1", "a", None), "key and a value"), (Promote("m1", "a", ""), "key and a value"),
             (Promote("m1", "a", []), "key and a value"), (Promote("m1", "a", {}), "key and a value"),
             (Promote("nobody", "a", 1), "no such entry"),
+            (Promote("m1", "a", json.loads("[" * 100 + "1" + "]" * 100)), None),
+            (Promote("m1", "a", json.loads("[" * 600 + "1" + "]" * 600)), "nested"),
         ],
     )  # fmt: skip
     def test_what_is_refused_and_why(self, decision: Decision, why: str | None) -> None:

@@ -263,6 +263,23 @@ def test_p12_an_answer_that_is_none_changes_nothing_and_says_so(manager: OpenMan
     assert state(memory) == before
 
 
+@pytest.mark.parametrize("where", ["reason", "content", "value", "key"])
+def test_p12_half_a_surrogate_pair_in_an_answer_is_stored_as_in_a_message(manager: OpenManager, where: str) -> None:
+    """Models that are cut off within an emoji answer so; what is learnt and what is written down of it agree."""
+    said = {"content": "The old town of Lisbon is beautiful", "value": ["Lisbon"], "key": "city", "reason": "so"}
+    said[where] = ["Lisbon \ud83d"] if where == "value" else f"{said[where]} \ud83d"
+    compressed = {"id": "e4", "action": "COMPRESS", "content": said["content"], "reason": said["reason"]}
+    fact = {"op": "SET", "from": "e3", "key": said["key"], "value": said["value"], "reason": said["reason"]}
+    memory = told(manager(Saying({"decisions": [compressed], "facts": [fact]})))
+    before = state(memory)
+    receipt = receipt_of(memory)
+    assert len(receipt.decisions) == 2 and receipt.failed is None
+    assert memory.receipts()[-1].decisions == receipt.decisions, "it is written down as it was done"
+    assert memory.features.all() == {"city": ["Lisbon \ufffd" if where == "value" else "Lisbon"]}
+    memory.undo(receipt)
+    assert state(memory) == before
+
+
 @pytest.mark.parametrize(
     "wrap",
     [

@@ -22,7 +22,7 @@ from qdrant_client.common.validation import validate_batch_lengths
 from qdrant_client.embed.common import INFERENCE_OBJECT_TYPES
 from qdrant_client.http.models import QueryResponse  # qdrant_client.models has another of this name
 
-from memory_integrations.layout import is_deeper
+from memory_integrations.messages import is_deeper
 from memory_integrations.qdrant_edge.errors import InferenceRequired
 
 __all__ = [
