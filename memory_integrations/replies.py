@@ -16,6 +16,7 @@ from typing import Any
 
 from memory_integrations.decisions import Compress, Decision, Delete, Forget, Keep, Promote, Skipped
 from memory_integrations.errors import ManagementError
+from memory_integrations.messages import DEEPEST, is_deeper
 from memory_integrations.policies import Entry
 
 _FENCE = re.compile(r"```[\w-]*[ \t]*\r?\n?(.*?)```", re.DOTALL)
@@ -82,6 +83,12 @@ def read_reply(answer: Any) -> Reply:
 
 def _as_reply(found: Any) -> Reply | None:
     """A reply, where JSON is one: an object with a list of decisions or of facts, or a list of decisions."""
+    try:
+        json.dumps(found, default=str)
+    except (TypeError, ValueError, RecursionError):  # such as a number of thousands of digits, which is never shown
+        return None
+    if is_deeper(found, DEEPEST):
+        return None
     if isinstance(found, list) and found and all(isinstance(item, Mapping) and "action" in item for item in found):
         return Reply(found, ())
     if not isinstance(found, Mapping):
@@ -107,7 +114,7 @@ def _json_in(text: str) -> Iterator[Any]:
                 if error.msg.startswith("Unterminated") or error.pos >= len(cleaned) - _LONGEST_LITERAL:
                     break  # whatever stands in it was to be part of something larger
                 continue
-            except RecursionError:
+            except (ValueError, RecursionError):  # too many digits, or too deep
                 break
             yield found
         yield from _python_in(part)
@@ -223,4 +230,7 @@ def _text(value: Any) -> str:
 
 
 def _start(value: Any) -> str:
-    return f"{value!r:.80}"
+    try:
+        return f"{value!r:.80}"
+    except (ValueError, RecursionError):
+        return type(value).__name__

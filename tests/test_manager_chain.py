@@ -245,6 +245,10 @@ BROKEN = {
     "an empty object": {},
     "null": "null",
     "deep": "[" * 5000,
+    "a value that is deep": f'{{"facts": [{{"key": "n", "value": {"[" * 600}1{"]" * 600}, "from": "e3"}}]}}',
+    "an id that is deep": {"decisions": [{"id": json.loads("[" * 600 + "]" * 600), "action": "DELETE"}]},
+    "too many digits": f'{{"facts": [{{"key": "n", "value": {"9" * 5000}, "from": "e3"}}]}}',
+    "too many digits in Python": f'{{"decisions": [{{"id": 0x{"9" * 5000}, "action": \'DELETE\'}}]}}',
 }
 
 
@@ -734,6 +738,23 @@ def test_the_chain_is_a_runnable_with_names_tags_and_the_callers_config(clock: C
     assert {NOSTREAM, "mine"} <= set(seen[0][1])
     assert getattr(chain, "config", {})["run_name"] == "memory_manager"
     assert len(chain.batch([request, request])) == 2
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 600 + "]" * 600], ids=["digits", "deep"])
+@pytest.mark.parametrize("as_mapping", [False, True], ids=["text", "mapping"])
+def test_an_answer_of_values_that_nothing_stores_is_asked_for_again(clock: Clock, value: str, as_mapping: bool) -> None:
+    request = ManagementRequest((Entry("m1", Message("user", "Hello", id="m1"), 1, START),), {}, ALWAYS, clock())
+    asked: list[Any] = []
+
+    def model(prompt: Any) -> Any:
+        asked.append(prompt)
+        if as_mapping:
+            value_read = 10**5000 if value[0] == "9" else json.loads(value)
+            return {"facts": [{"op": "SET", "key": "n", "value": value_read, "from": "e1"}]}
+        return f'{{"facts": [{{"op": "SET", "key": "n", "value": {value}, "from": "e1"}}]}}'
+
+    plan = build_manager_chain(RunnableLambda(model)).invoke(request)
+    assert (plan.failed is not None, plan.decisions, plan.calls) == (True, (), len(asked)) == (True, (), 2)
 
 
 def test_retries_are_the_runnables_own(clock: Clock) -> None:
