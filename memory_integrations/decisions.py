@@ -107,11 +107,9 @@ def validate(
             changed.add(decision.entry_id)
     torn = _torn({decision.entry_id for decision in accepted if isinstance(decision, Delete)}, entries)
     if torn:
-        whole = [one for one in accepted if not (isinstance(one, Delete) and one.entry_id in torn)]
-        skipped += [
-            Skipped(one, "a tool call and its results go together or stay") for one in accepted if one not in whole
-        ]
-        accepted = whole
+        tearing = [one for one in accepted if isinstance(one, Delete) and one.entry_id in torn]
+        accepted = [one for one in accepted if not (isinstance(one, Delete) and one.entry_id in torn)]
+        skipped += [Skipped(one, "a tool call and its results go together or stay") for one in tearing]
     return accepted, skipped
 
 
@@ -198,12 +196,16 @@ def states(value: Any, text: str) -> bool:
 
     Numbers and truth values may be said in any words.
     """
+    return _stated(value, _beginnings(text))
+
+
+def _stated(value: Any, said: set[str]) -> bool:
     if isinstance(value, list | tuple):
-        return all(states(item, text) for item in value)
+        return all(_stated(item, said) for item in value)
     if isinstance(value, dict):
-        return all(states(item, text) for item in value.values())
+        return all(_stated(item, said) for item in value.values())
     words = _beginnings(value) if isinstance(value, str) else set()
-    return not words or 2 * len(words & _beginnings(text)) >= len(words)
+    return not words or 2 * len(words & said) >= len(words)
 
 
 def _beginnings(text: str) -> set[str]:

@@ -20,8 +20,6 @@ import numpy as np
 
 from memory_integrations.periods import Period
 
-_TRAILING_QUESTION = re.compile(r"[?？]\s*(?:\[[^\]]*\])?\s*$")  # a trailing [attachment] does not hide it
-
 PointKey = int
 """A point, by the number that ``layout.key_of`` gives it."""
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -136,7 +134,7 @@ class Conversations:
             -1,
             self.speakers.setdefault(speaker.lower(), len(self.speakers)),
             asks,
-            asks and bool(_TRAILING_QUESTION.search(text)),
+            asks and _ends_asking(text),
             day,
         )
         if before >= 0:
@@ -241,6 +239,14 @@ def rank(
         for i in order
         if score[i] > 0
     ]
+
+
+def _ends_asking(text: str) -> bool:
+    """Whether a text ends in a question, which an [attachment] behind it does not hide."""
+    text = text.rstrip()
+    if text.endswith("]"):
+        text = text[: max(text.rfind("["), 0)].rstrip()
+    return text.endswith(("?", "？"))
 
 
 def _by_row(scores: Mapping[PointKey, float], table: Conversations) -> Floats:

@@ -19,8 +19,10 @@ from memory_integrations.errors import ManagementError
 from memory_integrations.messages import DEEPEST, is_deeper
 from memory_integrations.policies import Entry
 
-_FENCE = re.compile(r"```[\w-]*[ \t]*\r?\n?(.*?)```", re.DOTALL)
-_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
+# None is tried anew at every place of what another try has read: the time grows with the length of an answer.
+_LANGUAGE = re.compile(r"[\w-]*\s*")
+_TEXT = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*+("|\\?\Z)|,(?=\s*[}\]])', re.DOTALL)
+_COMMA = re.compile(r",(?=\s*[}\]])")
 _MOST_STARTS = 200  # places in an answer at which JSON may begin
 _LONGEST_LITERAL = len("false")
 _LONGEST = 1_000_000  # characters of an answer that are read
@@ -102,8 +104,9 @@ def _as_reply(found: Any) -> Reply | None:
 
 def _json_in(text: str) -> Iterator[Any]:
     """Every whole JSON object and list in a text, those in fences first; of what is cut off no part."""
-    for part in [*_FENCE.findall(text), text]:
-        cleaned = _COMMA.sub(lambda match: match[1] or "", part).rstrip()
+    fenced = [_LANGUAGE.sub("", part, count=1) for part in text.split("```")[1:-1:2]]
+    for part in [*fenced, text]:
+        cleaned = _TEXT.sub(_without_comma, part).rstrip()
         end = 0
         for start in [match.start() for match in re.finditer(r"[{\[]", cleaned)][:_MOST_STARTS]:
             if start < end:
@@ -118,6 +121,13 @@ def _json_in(text: str) -> Iterator[Any]:
                 break
             yield found
         yield from _python_in(part)
+
+
+def _without_comma(found: re.Match[str]) -> str:
+    """Nothing in the place of a comma before a bracket; a text as it is, and of one that never ends what is no text."""
+    if found[0] == ",":
+        return ""
+    return found[0] if found[1] == '"' else _COMMA.sub("", found[0])
 
 
 def _python_in(text: str) -> Iterator[Any]:

@@ -10,7 +10,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import START, calls, entry_lists, ids_of, json_values, latest_user_id, nasty_text, sentences
+from strategies import (
+    START,
+    calls,
+    entry_lists,
+    ids_of,
+    json_values,
+    latest_user_id,
+    nasty_text,
+    result,
+    sentences,
+    time_limit,
+)
 
 from memory_integrations import (
     Compress,
@@ -23,7 +34,7 @@ from memory_integrations import (
     ShortTermPolicy,
     TokenCounter,
 )
-from memory_integrations.decisions import Decision, undone, validate
+from memory_integrations.decisions import Decision, states, undone, validate
 
 COUNT = TokenCounter().count
 ROOMY = ShortTermPolicy(max_tokens=10**9, min_entries=0)
@@ -163,6 +174,17 @@ class TestValidation:
         accepted, skipped = validate([Delete(e.id) for e in TALK], TALK, policy, COUNT)
         assert accepted == []
         assert len(skipped) == 7
+
+    def test_the_work_grows_with_the_number_of_decisions(self) -> None:
+        entries = [Entry("m0", calls("a"), 5, START), Entry("m1", result("a"), 5, START), *TALK[2:]]
+        kept: list[Decision] = [Keep("m1", str(i)) for i in range(50_000)]
+        with time_limit(10):
+            accepted, skipped = validate([Delete("m0"), *kept], entries, ROOMY, COUNT)
+        assert (accepted, [one.decision for one in skipped]) == (kept, [Delete("m0")])
+
+    def test_a_list_of_many_texts_is_looked_for_in_a_long_one(self) -> None:
+        with time_limit(10):
+            assert not states(["tea"] * 10_000 + ["unheard"], "tea and bread " * 10_000)
 
     def test_an_empty_plan_is_no_failure(self) -> None:
         assert validate([], TALK, ROOMY, COUNT) == ([], [])

@@ -22,7 +22,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
-from strategies import START, Clock, json_values, nasty_text, sentences
+from strategies import START, Clock, json_values, nasty_text, sentences, time_limit
 
 from memory_integrations import (
     Compress,
@@ -45,7 +45,7 @@ from memory_integrations.decisions import says_what
 from memory_integrations.journal_files import JsonlJournal, JsonlScopeJournal
 from memory_integrations.manager_chain import NOSTREAM, ManagerReply, build_manager_chain
 from memory_integrations.policies import evictable
-from memory_integrations.replies import normalised_key, read_reply
+from memory_integrations.replies import UnreadableReplyError, normalised_key, read_reply
 
 SCALE = 40 if os.environ.get("HYPOTHESIS_PROFILE") == "benchmark" else 1
 ALWAYS = ShortTermPolicy(manage_above_tokens=0, min_entries=2)
@@ -907,10 +907,22 @@ def test_undo_restores_the_exact_state(fuzzed: MemoryManager, entries: list[Entr
 
 @given(st.text() | nasty_text)
 def test_reading_never_fails_otherwise_than_by_its_error(text: str) -> None:
-    from memory_integrations.replies import UnreadableReplyError
-
     with contextlib.suppress(UnreadableReplyError):
         read_reply(text)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "piece"),
+    [
+        ("```", "a"), ("```", "é"), ("```", " "), ("", "```"), ("", "```a"), ("```", "\n"), ("", "```[{"), ("", "`"),
+        ('{"decisions": ["', '\\"'), ('{"decisions": ["', "\\"), ("", '"'), ("", '",'), ("", "\\"), ('"x', '\\"'),
+        ("", ","), (",", " "), ("", ", "), ("", ",\n"), ("", "["), ("", "{"), ("", '{"a":'), ("[", "1,"), ("[", "[],"),
+    ],
+)  # fmt: skip
+def test_the_work_grows_with_the_length_of_an_answer(beginning: str, piece: str) -> None:
+    for end in ("", "!" * 9):
+        with time_limit(10), contextlib.suppress(UnreadableReplyError):
+            read_reply(beginning + piece * (1_000_000 // len(piece)) + end)
 
 
 def test_tool_calls_are_shown_and_never_compressed(manager: OpenManager) -> None:

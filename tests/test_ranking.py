@@ -8,6 +8,7 @@ from datetime import date
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import time_limit
 
 from memory_integrations.periods import named_periods
 from memory_integrations.ranking import (
@@ -53,6 +54,26 @@ def test_without_any_other_signal_the_order_is_bm25() -> None:
 
 def test_an_answer_inherits_from_the_question_before_it() -> None:
     assert order(replace(NONE, answer=0.5), {"q": 1.0, "b": 0.4}) == ["q", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_asked"),
+    [
+        ("Where to?", True), ("Where to？ ", True), ("Where to? [a photo]", True), ("Why? [a photo] \n", True),
+        ("? [", False), ("Where to? Home.", False), ("[what?]", False), ("]", False), ("Why?]", False),
+        ("Why? [a] [b]", False), ("", False),
+        ("?" + " " * 500_000 + "!", False), ("?[" * 500_000, False), ("? " * 500_000 + "]", False),
+    ],
+    ids=range(14),
+)  # fmt: skip
+def test_who_ends_by_asking_tells_less(text: str, is_asked: bool) -> None:
+    asking = replace(NONE, asking=0.5)
+    with time_limit(5):
+        said = table(("a", "s1", "Ann", text, 0))
+    plain, ends_asking = (
+        rank({"a": 1.0}, {}, "x", said, weights, 1)[0].score for weights in (replace(asking, asking=0.0), asking)
+    )
+    assert (ends_asking < plain) == is_asked
 
 
 def test_neighbours_two_away_inherit_only_inside_their_session() -> None:
