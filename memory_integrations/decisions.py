@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from memory_integrations.delimiters import strip_injected
 from memory_integrations.messages import DEEPEST, is_deeper, with_unicode
 from memory_integrations.policies import Entry, ShortTermPolicy, evictable
 
@@ -114,8 +115,11 @@ def validate(
 
 
 def _storable(decision: Decision) -> Decision:
-    """The decision with texts that can be written down: a model may answer with half a surrogate pair."""
-    return replace(decision, **{f.name: with_unicode(getattr(decision, f.name)) for f in fields(decision)})
+    """The decision with texts as a message has them: models answer with half a surrogate pair, or a block of memory."""
+    texts = {f.name: with_unicode(getattr(decision, f.name)) for f in fields(decision)}
+    if isinstance(decision, Compress):
+        texts["content"] = strip_injected(texts["content"])
+    return replace(decision, **texts)
 
 
 def _torn(deleted: Collection[str], entries: Sequence[Entry]) -> set[str]:

@@ -112,7 +112,15 @@ def tag_name(name: str) -> str:
 
 
 def strip_injected(text: str) -> str:
-    """The text without the blocks that :func:`delimit` made: what was injected is never stored again."""
+    """The text without the blocks that :func:`delimit` made: what was injected is never stored again.
+
+    What becomes a block once another is taken out of its middle is a forgery, whose delimiters lose their bracket.
+    """
+    stripped = _without_blocks(text)
+    return stripped if stripped == text or _without_blocks(stripped) == stripped else without_tags(stripped)
+
+
+def _without_blocks(text: str) -> str:
     kept: list[str] = []
     position = 0
     endless: set[str] = set()  # kinds of which no further block ends, so that each is looked for once

@@ -12,9 +12,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from memory_integrations.arrival import arrived, new_id, utc_now
+from memory_integrations.delimiters import strip_injected
 from memory_integrations.errors import ManagementError, MessageError
 from memory_integrations.forks import inherited
-from memory_integrations.messages import Content, Message, as_unicode
+from memory_integrations.messages import Content, Message
 from memory_integrations.policies import (
     DropReason,
     Entry,
@@ -154,6 +155,8 @@ class ShortTermMemory:
     def compress_entry(self, entry_id: str, new_content: str) -> Entry:
         """Show an entry by a shorter text; what was said stays with it as ``original``.
 
+        Blocks of injected memory in the text are left out, as they are of a message.
+
         Returns:
             The compressed entry.
 
@@ -164,9 +167,10 @@ class ShortTermMemory:
             entry = self._entries.get(entry_id)
             if entry is None:
                 raise ManagementError(f"entry {entry_id!r}: there is no such entry; it may have been evicted.")
-            message = replace(entry.message, content=as_unicode(new_content))
+            shorter = strip_injected(new_content)
+            message = replace(entry.message, content=shorter)
             tokens = self._count(message)
-            if not new_content.strip() or tokens >= entry.tokens:
+            if not shorter.strip() or tokens >= entry.tokens:
                 raise ManagementError(
                     f"entry {entry_id!r}: its {entry.tokens} tokens were to be compressed to {tokens}: "
                     "expected a shorter text that is not empty. The entry was left as it is."

@@ -35,6 +35,7 @@ from memory_integrations import (
     TokenCounter,
 )
 from memory_integrations.decisions import Decision, states, undone, validate
+from memory_integrations.delimiters import delimit
 
 COUNT = TokenCounter().count
 ROOMY = ShortTermPolicy(max_tokens=10**9, min_entries=0)
@@ -141,6 +142,7 @@ class TestValidation:
             (Compress("m0", "Be"), "protected"), (Compress("m1", "tea"), None), (Compress("m2", "so"), "protected"),
             (Compress("m1", "I like green tea a lot."), "not shorter"),
             (Compress("m1", " "), "empty"), (Compress("m1", ""), "empty"),
+            (Compress("m1", delimit("facts", "tea")), "empty"),
             (Compress("m3", "look"), "plain text"), (Compress("m4", "x"), "plain text"),
             (Compress("nobody", "x"), "no such entry"),
             (Keep("m0"), None), (Keep("nobody"), "no such entry"),

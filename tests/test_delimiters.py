@@ -227,6 +227,13 @@ class TestP10EchoGuard:
         assert strip_injected(delimit("facts", "{}") + "\n\n" + delimit("recalled", "x")) == ""
 
     @pytest.mark.parametrize(
+        "halves", [("<memory:fa", "cts>\nx\n</memory:facts>"), ("<memory:facts>\nx\n</mem", "ory:facts>")]
+    )
+    def test_p10_no_block_comes_of_what_stood_around_one(self, halves: tuple[str, str]) -> None:
+        for block in (delimit("facts", "x"), delimit("recalled", "x") + delimit("facts", "x")):
+            assert "\n</memory:" not in strip_injected(block.join(halves))
+
+    @pytest.mark.parametrize(
         "text",
         ["<memory:facts>\n" * 7_000, "<memory:facts>\nx\n</memory:recalled>\n" * 3_000, "\n</memory:facts>" * 6_000],
         ids=["beginnings", "crossed", "ends"],

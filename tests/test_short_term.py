@@ -38,6 +38,7 @@ from memory_integrations import (
     ShortTermPolicy,
     TokenCounter,
 )
+from memory_integrations.delimiters import delimit
 from memory_integrations.policies import choose_evictions
 from memory_integrations.views import BudgetWarning
 
@@ -621,6 +622,12 @@ class TestBadInput:
         memory = filled("one two")
         with no_change(memory), pytest.raises(ManagementError, match="expected a shorter text"):
             memory.compress_entry("m0", text)
+
+    def test_p18_a_compression_holds_no_block_of_memory(self) -> None:
+        memory = filled("I live in Lisbon. " * 20)
+        assert memory.compress_entry("m0", f"{delimit('facts', '{}')}\nLisbon").content == "Lisbon"
+        with no_change(memory), pytest.raises(ManagementError, match="not empty"):
+            memory.compress_entry("m0", delimit("facts", "{}"))
 
     def test_p16_what_was_said_stays_over_two_compressions(self) -> None:
         memory = filled("one two three four five")
