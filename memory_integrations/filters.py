@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from memory_integrations.errors import FilterError
+from memory_integrations.messages import with_unicode
 
 Scalar = str | int | bool
 OneOf = Scalar | Collection[Scalar]
@@ -28,7 +29,7 @@ class MemoryFilter:
         metadata: What the message's own metadata says, by its keys at the top level; text, whole numbers, booleans.
 
     Raises:
-        FilterError: A condition is empty, or no text (for metadata: no text, whole number or boolean).
+        FilterError: A condition is empty, or no text (for metadata: no text, whole number of 64 bits or boolean).
     """
 
     session_id: str | Collection[str] | None = None
@@ -47,6 +48,10 @@ class MemoryFilter:
                     f"{path[-1]}={list(allowed)!r:.80}: expected one or more of "
                     f"{' or '.join(kind.__name__ for kind in expected)}. Leave the condition out to allow anything."
                 )
+            if any(isinstance(one, int) and not -(2**63) <= one < 2**63 for one in allowed):
+                raise FilterError(
+                    f"{path[-1]}: expected whole numbers of 64 bits; memories have larger ones as floats."
+                )
             if not isinstance(path[-1], str) or not path[-1] or '"' in path[-1]:
                 raise FilterError(f"metadata key {path[-1]!r}: expected text that is not empty and holds no quote.")
 
@@ -57,7 +62,7 @@ class MemoryFilter:
         for f in fields(self):
             if f.name != "metadata" and (value := getattr(self, f.name)) is not None:
                 found[f.name,] = _several(value)
-        return {**found, **{("extra", key): _several(value) for key, value in self.metadata.items()}}
+        return {**found, **{("extra", with_unicode(key)): _several(value) for key, value in self.metadata.items()}}
 
     def allows(self, metadata: Mapping[str, Any]) -> bool:
         """Whether a memory whose metadata this is meets every condition."""
@@ -68,7 +73,9 @@ class MemoryFilter:
 
 
 def _several(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, Collection) and not isinstance(value, str | Mapping) else (value,)
+    """Values as memories have them: in Unicode."""
+    several = value if isinstance(value, Collection) and not isinstance(value, str | Mapping) else (value,)
+    return tuple(map(with_unicode, several))
 
 
 def _values(metadata: Mapping[str, Any], path: tuple[str, ...]) -> list[Any]:

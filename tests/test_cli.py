@@ -915,6 +915,8 @@ def test_search_in_a_session(run: Run, data_dir: Path) -> None:
             memory.add_turn(f"The piano of {session}", "I hear it", session_id=session)
     found = run("search", "piano", "--session", "s1").out
     assert "The piano of s1" in found and "s2" not in found
+    ran = run("search", "piano", "--session", "\udcff")  # what a shell passes that is not UTF-8
+    assert (ran.code, "piano" in ran.out) == (run("search", "piano", "--session", "s3").code, False)
 
 
 def test_reembed_with_nothing_to_embed(run: Run, data_dir: Path) -> None:

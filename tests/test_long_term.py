@@ -669,6 +669,22 @@ def test_p23_a_filter_holds_and_never_widens_the_scope(
     assert {hit.metadata["scope"] for hit in hits} <= {"user:ann"}
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        MemoryFilter(session_id="s\ud83d"),
+        MemoryFilter(session_id=["s1", "s\ud83d"]),
+        MemoryFilter(name="Ann\ud83d"),
+        MemoryFilter(metadata={"topic\ud83d": "fruit\ud83d"}),
+    ],
+    ids=ascii,
+)
+def test_a_filter_reads_text_as_it_is_stored(manager: MemoryManager, where: MemoryFilter) -> None:
+    said = Message("user", "Apples", "Ann\ud83d", session_id="s\ud83d", metadata={"topic\ud83d": "fruit\ud83d"})
+    manager.long_term.store_messages([said, *SAID[2:4]])
+    assert [hit.metadata["session_id"] for hit in manager.long_term.search("apples", 1, where=where)] == ["s\ufffd"]
+
+
 def test_a_filter_meets_what_only_a_far_hit_meets(manager: MemoryManager) -> None:
     """Hits that the filter leaves out take no place: the limit counts those that meet it."""
     for i in range(60):
@@ -685,6 +701,8 @@ def test_a_filter_meets_what_only_a_far_hit_meets(manager: MemoryManager) -> Non
         {"session_id": ["a", None]},
         {"metadata": {"a": 0.5}},
         {"metadata": {"a": None}},
+        {"metadata": {"a": [1, 2**63]}},
+        {"metadata": {"a": -(10**30)}},
         {"metadata": {"a": {"b": 1}}},
         {"metadata": {'a"b': "c"}},
         {"metadata": {1: "c"}},
