@@ -471,9 +471,13 @@ class ShortTermMemory:
         return replace(entry, message=message, tokens=self._count(message), original=entry.message)
 
     def _count(self, message: Message) -> int:
-        tokens = self.counter.count_content(message.content)
+        count, content = self.counter.count, message.content
+        tokens = self.counter.count_content(content)
+        blocks = [] if isinstance(content, str) else [block for block in content if isinstance(block, Mapping)]
+        counted = [block.get("call_id") or block.get("id") for block in blocks]  # providers may repeat calls there
         for call in message.tool_calls:
-            tokens += self.counter.count(call.name) + self.counter.count(json.dumps(dict(call.arguments), default=str))
+            if call.id not in counted:
+                tokens += count(call.name) + count(json.dumps(dict(call.arguments), ensure_ascii=False, default=str))
         return tokens
 
     def _put(self, entry: Entry) -> Entry:

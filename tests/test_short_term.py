@@ -37,6 +37,7 @@ from memory_integrations import (
     ShortTermMemory,
     ShortTermPolicy,
     TokenCounter,
+    ToolCall,
 )
 from memory_integrations.delimiters import delimit
 from memory_integrations.policies import choose_evictions
@@ -330,6 +331,41 @@ class TestEvictionOnArrival:
     def test_fewer_than_min_entries_are_never_evicted(self) -> None:
         memory = filled(*["hello there my friend"] * 4, policy=ShortTermPolicy(max_tokens=3, min_entries=6))
         assert len(memory) == 4
+
+
+ARGUMENTS = {"query": "東京の今日の天気と明日の天気を教えてください" * 20}
+
+
+class TestToolCalls:
+    @pytest.mark.parametrize(
+        "block",
+        [
+            None,
+            {"type": "text", "text": ""},
+            {"type": "tool_use", "id": "c1", "name": "search", "input": ARGUMENTS},
+            {
+                "type": "function_call",
+                "call_id": "c1",
+                "name": "search",
+                "arguments": json.dumps(ARGUMENTS, ensure_ascii=False),
+            },
+            {"type": "tool_call", "id": "c1", "name": "search", "args": ARGUMENTS},
+        ],
+        ids=lambda block: block and block["type"],
+    )
+    def test_p4_a_call_is_counted_once_as_it_is_sent(self, counter: TokenCounter, block: Any) -> None:
+        """Anthropic's and OpenAI's messages say in their blocks what their calls say."""
+        memory = ShortTermMemory(counter=counter)
+        call = ToolCall("c1", "search", ARGUMENTS)
+        memory.add_message(Message("assistant", [block] if block else "", tool_calls=(call,)))
+        assert memory.total_tokens == pytest.approx(counter.count(ARGUMENTS["query"]), abs=25)
+
+    def test_p4_a_call_that_no_block_says_is_counted_beside_the_blocks(self, counter: TokenCounter) -> None:
+        told = {"type": "tool_use", "id": "c1", "name": "search", "input": ARGUMENTS}
+        memory = ShortTermMemory(counter=counter)
+        both = tuple(ToolCall(id_, "search", ARGUMENTS) for id_ in ("c1", "c2"))
+        memory.add_message(Message("assistant", [told], tool_calls=both))
+        assert memory.total_tokens == pytest.approx(2 * counter.count(ARGUMENTS["query"]), abs=30)
 
 
 class TestP7Ids:
