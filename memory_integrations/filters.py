@@ -49,9 +49,7 @@ class MemoryFilter:
                     f"{' or '.join(kind.__name__ for kind in expected)}. Leave the condition out to allow anything."
                 )
             if any(isinstance(one, int) and not -(2**63) <= one < 2**63 for one in allowed):
-                raise FilterError(
-                    f"{path[-1]}: expected whole numbers of 64 bits; memories have larger ones as floats."
-                )
+                raise FilterError(f"{path[-1]}: expected whole numbers of 64 bits. No memory has a larger one.")
             if not isinstance(path[-1], str) or not path[-1] or '"' in path[-1]:
                 raise FilterError(f"metadata key {path[-1]!r}: expected text that is not empty and holds no quote.")
 

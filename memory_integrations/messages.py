@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,11 +24,32 @@ _ALIASES = {"human": "user", "ai": "assistant", "chatbot": "assistant", "model":
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call of a tool that an assistant's message asks for."""
+    """One call of a tool that an assistant's message asks for.
+
+    Args:
+        id: Its id, by which its result names it.
+        name: The tool's name.
+        arguments: An object of JSON; a value of another type is read as the text that ``str`` makes of it.
+
+    Raises:
+        MessageError: The arguments are no such object, hold themselves, or are nested more than 100 deep.
+    """
 
     id: str
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            arguments = dict(self.arguments)
+            json.dumps(arguments, default=str)
+            if is_deeper(arguments, DEEPEST):
+                raise ValueError("they are too deep")
+        except (TypeError, ValueError, RecursionError) as error:
+            raise MessageError(
+                f"The arguments of the tool call {self.name!r:.60} are no object of JSON ({error}): expected a mapping "
+                f"with text as keys, and values that JSON has, at most {DEEPEST} deep."
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +70,8 @@ class Message:
             process, never stored.
 
     Raises:
-        MessageError: The role is empty, the content is neither text nor blocks, or the time has no zone.
+        MessageError: The role is empty, the content is neither text nor blocks, or nested more than 100 deep, or the
+            time has no zone.
     """
 
     role: str
@@ -73,6 +96,8 @@ class Message:
                 object.__setattr__(self, "content", as_unicode(content))
         elif not isinstance(content, list | tuple) or not all(isinstance(block, str | Mapping) for block in content):
             raise MessageError(f"content={content!r:.80}: expected text, or a list of texts and content blocks.")
+        elif is_deeper(content, DEEPEST):
+            raise MessageError(f"The content is nested more than {DEEPEST} deep: expected blocks that JSON has.")
         for name in ("name", "id", "session_id"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):

@@ -10,11 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import START, any_text, histories, unicode_text
 
-from memory_integrations import Message, MessageError, ToolCall
+from memory_integrations import Message, MessageError, ShortTermMemory, TokenCounter, ToolCall
 from memory_integrations.arrival import utc_now
 from memory_integrations.messages import as_unicode, as_utc, transcript, transcript_line
 
 zones = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+def endless() -> Any:
+    value: dict[str, Any] = {}
+    value["a"] = value
+    return value
 
 
 class TestContent:
@@ -55,6 +68,33 @@ class TestContent:
         except MessageError:
             return
         assert message.text == "look\ntext"
+
+    @pytest.mark.parametrize("value", [nested(99), nested(3000), endless()], ids=["deep", "deeper", "cyclic"])
+    def test_blocks_that_are_nested_without_end_raise(self, value: Any) -> None:
+        with pytest.raises(MessageError, match="nested"):
+            Message("user", [{"type": "x", "value": value}])
+
+
+class TestToolCalls:
+    @pytest.mark.parametrize(
+        "arguments",
+        [{(1, 2): 3}, {b"a": 1}, {"a": 10**5000}, endless(), {"a": nested(3000)}, {"a": nested(100)}, None, "{}"],
+        ids=["a tuple as key", "bytes as key", "digits", "cyclic", "deeper", "deep", "none", "text"],
+    )
+    def test_arguments_that_are_no_json_raise_and_are_named(self, arguments: Any) -> None:
+        with pytest.raises(MessageError, match="'look_up' are no object of JSON"):
+            ToolCall("1", "look_up", arguments)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [{}, {"a": nested(90)}, {"a": START}, {"a": float("nan")}, {"a": "\ud83d"}, {"a": (b"x",)}],
+        ids=["none", "nested", "a time", "nan", "surrogate", "bytes"],
+    )
+    def test_other_arguments_are_counted_and_shown(self, arguments: Any, counter: TokenCounter) -> None:
+        memory = ShortTermMemory(counter=counter)
+        message = Message("assistant", "", tool_calls=(ToolCall("1", "look_up", arguments),))
+        memory.add_message(message)
+        assert memory.total_tokens and "look_up" in transcript_line(message)
 
 
 class TestRoles:

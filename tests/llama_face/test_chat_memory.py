@@ -29,6 +29,7 @@ from memory_integrations import (
     LongTermMemory,
     MemoryIntegrationError,
     MemoryManager,
+    MessageError,
     ScopeError,
     ShortTermPolicy,
     StoreError,
@@ -443,3 +444,13 @@ async def test_p35_async_twins_do_the_same(shared: MemoryManager, said: list[str
     await other.areset()
     one.reset()
     assert await other.aget_all() == one.get_all() == []
+
+
+def test_a_call_whose_arguments_are_no_json_is_refused_whole(opened: Open) -> None:
+    manager = opened()
+    memory = ManagedChatMemory(manager, "user:ann/session:s1")
+    call = ToolCallBlock(tool_call_id="1", tool_name="look_up", tool_kwargs={"a": {(1, 2): 3}})
+    with pytest.raises(MessageError, match="look_up"):
+        memory.set([ChatMessage(role="user", content="Look it up."), ChatMessage(role="assistant", blocks=[call])])
+    assert memory.get_all() == []
+    assert manager.for_scope("user:ann/session:s1").long_term.count() == 0
