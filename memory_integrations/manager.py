@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
 DEFAULT_DATA_DIR = "data/memory"
+_log = logging.getLogger("memory_integrations")
 _NO_LIMIT = 1_000_000_000  # tokens
 _RECALLED = 50  # memories that a context recalls at most; the budget decides how many
 _REFUSED_AT_ONCE = 8  # messages, after which the others wait: an embedding that takes no more may be busy
@@ -189,7 +191,7 @@ class MemoryManager:
 
     @property
     def short_term(self) -> ShortTermMemory:
-        """The conversation. Once a minute a server is asked what other processes erased of it, which then goes.
+        """The conversation.
 
         Raises:
             StoreError: How it was managed cannot be read; or it was let go of, after a thousand others were used, and
@@ -198,8 +200,6 @@ class MemoryManager:
         conversation = self._as_it_is()
         if conversation.to_be_resumed:
             self._open.resume(self.scope, conversation)
-        elif self._open.memories.is_shared and self._open.sessions.may_be_outdated(conversation):
-            self._leave_out_erased(conversation)
         return conversation
 
     @property
@@ -321,6 +321,7 @@ class MemoryManager:
             StoreError: Long-term memory could not be written. Short-term memory has the messages, and they wait: the
                 next call, or :meth:`flush`, stores them.
         """
+        self._see_erased()
         now, memory = self._open.clock(), self.short_term
         fresh: list[Message] = []
         is_known = False
@@ -398,6 +399,7 @@ class MemoryManager:
             BudgetWarning: The latest user message alone is over the budget; it is there all the same.
         """
         self._open.sessions.release()
+        self._see_erased()
         budget = self._budget(max_tokens)
         hits = self._recall(query, recall + _SHOWN_ANYWAY) if budget and recall else []
         count, session = self._open.counter.count_line, self.scope.session_id
@@ -426,6 +428,7 @@ class MemoryManager:
             BudgetWarning: The latest user message alone is over the budget; it is there all the same.
         """
         self._open.sessions.release()
+        self._see_erased()
         memory, count = self.short_term, self._open.counter.count_line
         budget = self._budget(memory.policy.max_tokens if max_tokens is None else max_tokens)
         begin = _begin_of_turn(messages)
@@ -472,16 +475,13 @@ class MemoryManager:
             StoreError: A store cannot be read.
         """
         cleared, recorded = self._open.managed(self.scope).cleared(), self._recorded(messages)
-        kept: list[Message] = []
-        turn_is_gone = bool(recorded) and not any(recorded.values())  # what comes before the first question
-        for message in messages:
-            is_deleted = message.id in recorded and recorded[message.id] is None
-            if message.role == "user":
-                turn_is_gone = is_deleted
-            is_cleared = cleared is not None and message.created_at is not None and message.created_at <= cleared
-            if not (is_deleted or is_cleared or (turn_is_gone and message.id not in recorded)):
-                kept.append(message)
-        return kept
+        gone = set(map(id, _deleted(messages, recorded)))
+        return [
+            message
+            for message in messages
+            if id(message) not in gone
+            and (cleared is None or message.created_at is None or message.created_at > cleared)
+        ]
 
     def clear_session(self) -> int:
         """Forget the scope's short-term conversation for good; returns how many messages it had. The rest stays.
@@ -565,8 +565,9 @@ class MemoryManager:
             StoreError: A fact or an original could not be written; the facts before it were, the entries are unchanged.
         """
         self._expect_own(plan, ManagementPlan)
+        managing = self._managing()
         with self.short_term.held():  # what is said meanwhile waits: it must not evict what is being changed
-            return self._managing().carry_out(plan)
+            return managing.carry_out(plan)
 
     def expand(self, entry_id: str) -> Entry:
         """Bring what a compressed entry said in full back into views, also where the entry was evicted since.
@@ -993,17 +994,33 @@ class MemoryManager:
         there.update(said.id or "" for said in self.still_there([entry.original or entry.message for entry in entries]))
         return [entry for entry in entries if entry.id in there]
 
-    def _leave_out_erased(self, conversation: ShortTermMemory) -> None:
-        """Delete what another process erased, deleted or forgot of the conversation."""
-        entries = conversation.entries
-        try:
-            there = {message.id for message in self.still_there([entry.original or entry.message for entry in entries])}
-        except StoreError:  # what is said now must not wait for that: it is asked again
+    def _see_erased(self) -> None:
+        """Do :meth:`_leave_out_erased`, once a minute; where the server does not answer, nothing waits for it again."""
+        if self._open.sessions.may_be_outdated(self._as_it_is()):
+            try:
+                self._leave_out_erased()
+            except MemoryIntegrationError as error:  # it keeps nobody from what is said now
+                _log.warning("it is not known what other processes erased of %s: %s", self.scope, error)
+                self._open.sessions.ask_later()
+
+    def _leave_out_erased(self) -> None:
+        """Delete what other processes erased or deleted of the conversation, and the work of tools for it.
+
+        Raises:
+            StoreError: The server cannot be asked.
+        """
+        conversation = self._as_it_is()
+        if not self._open.memories.is_shared or not (entries := conversation.entries):
             return
+        said = [entry.original or entry.message for entry in entries]
+        gone = {message.id for message in _deleted(said, self._recorded(said))}
         with conversation.held():
             for entry in entries:
-                if entry.id not in there and conversation.get(entry.id) is entry:  # else it was said anew meanwhile
+                is_kept = entry.pinned or entry.role == "system" or entry.id not in gone
+                if not is_kept and conversation.get(entry.id) is entry:  # else it was said anew meanwhile
                     conversation.delete(entry.id)
+            if gone and not len(conversation):  # as where it is erased here: nothing is known of it any more
+                conversation.clear()
 
     def _recorded(self, messages: Iterable[Message]) -> dict[str, datetime | None]:
         """What :meth:`LongTermMemory.recorded` gives; where there is no store, none is made."""
@@ -1074,6 +1091,7 @@ class MemoryManager:
         return self if session_id == self.scope.session_id else self.for_scope(self.scope.with_session(session_id))
 
     def _managing(self) -> Managing:
+        self._leave_out_erased()  # else it would write down again what others erased
         opened, scope = self._open, self.scope
         return Managing(
             scope, opened.manager, self.short_term, self.features, lambda: opened.managed(scope), opened.counter.count,
@@ -1093,6 +1111,17 @@ class MemoryManager:
         every = self.short_term.policy.manage_every_n_turns
         if every is not None and self._open.sessions.is_due(self.scope, new_turns, every):
             self._open.work(lambda: self.apply(self._managing().plan()), background=self._open.background)
+
+
+def _deleted(messages: Sequence[Message], recorded: dict[str, datetime | None]) -> Iterator[Message]:
+    """What was deleted of a conversation by what is recorded of it: what is not goes with the user's message before."""
+    turn_is_gone = bool(recorded) and not any(recorded.values())  # what comes before the first question
+    for message in messages:
+        is_deleted = message.id in recorded and recorded[message.id] is None
+        if message.role == "user":
+            turn_is_gone = is_deleted
+        if is_deleted or (turn_is_gone and message.id not in recorded):
+            yield message
 
 
 def _begin_of_turn(messages: Sequence[Message]) -> int:

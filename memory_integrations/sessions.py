@@ -44,6 +44,7 @@ class Sessions:
         self._staying: WeakKeyDictionary[ShortTermMemory, int] = WeakKeyDictionary()  # by their revisions
         self._released: OrderedDict[MemoryScope, None] = OrderedDict()
         self._looked: WeakKeyDictionary[ShortTermMemory, float] = WeakKeyDictionary()
+        self._look_again_at = 0.0
         self._turns: dict[MemoryScope, int] = {}
         self._waiting: dict[MemoryScope, list[Message]] = {}
         self._refused: dict[int, tuple[float, float]] = {}  # until when, after which pause, by identities of messages
@@ -150,10 +151,15 @@ class Sessions:
         """Whether it is time to ask what other processes erased of a conversation; so it is once a minute."""
         now = time.monotonic()
         with self._lock:
-            is_due = now - self._looked.setdefault(conversation, now) > _LOOKS_AGAIN_AFTER
+            since = now - self._looked.setdefault(conversation, now)
+            is_due = since > _LOOKS_AGAIN_AFTER and now > self._look_again_at
             if is_due:
                 self._looked[conversation] = now
         return is_due
+
+    def ask_later(self) -> None:
+        """Note that what others erased could not be asked: for a minute no conversation waits for that again."""
+        self._look_again_at = time.monotonic() + _LOOKS_AGAIN_AFTER
 
     def claim(self, scope: MemoryScope, messages: Iterable[Message]) -> None:
         """Note whose conversation messages are from.
