@@ -50,7 +50,7 @@ _LOOKS_AGAIN_AFTER, _LOOKS_AGAIN_EMBEDDED_AFTER = 60.0, 1.0
 """Seconds after which an open memory asks a server, or the embedded engine, again how the collection's vectors were
 made. The latter takes a fifth of a millisecond."""
 _CLOCKS_DIFFER = 3600.0
-"""Seconds by which the clocks of machines that share a server may differ, or what one wrote takes longer to be read."""
+"""Seconds by which the clocks of machines that share a server may differ; beyond that, all of a scope is read anew."""
 _SERVER_INDEXES = {
     "metadata.session_id": "keyword",
     "metadata.message_id": "keyword",
