@@ -36,7 +36,7 @@ from memory_integrations.errors import (
 )
 from memory_integrations.features import FeatureMemory, Json
 from memory_integrations.layout import MemoryHit
-from memory_integrations.long_term import LongTermMemory
+from memory_integrations.long_term import REMEMBERED_ROLES, LongTermMemory
 from memory_integrations.managing import Managing, turns_ended
 from memory_integrations.messages import Message
 from memory_integrations.migration import (
@@ -333,12 +333,12 @@ class MemoryManager:
                 is_known = True
             elif said is message or says_something(said):
                 fresh.append(arrived(said, self.scope.session_id, now))
-        self._open.sessions.claim(self.scope, fresh)
         if not fresh and not (remember and self._open.sessions.waiting(self.scope, refused=False)):
             return []  # who only reads waits for nobody who writes
         with self.long_term.held():  # an erasure comes before or after: it must not be overwritten
             if fresh and (remember or self._open.memories.is_open):
-                fresh = self._as_recorded(fresh)
+                fresh = self._as_recorded(fresh, goes_on=remember and memory.is_blank)
+            self._open.sessions.claim(self.scope, fresh)
             # What is stored already and was changed, perhaps to take something out of it, waits for nothing.
             changed = any(memory.get(message.id or "") for message in fresh)
             if outdated := {message.id or "" for message in fresh if memory.is_outdated_by(message)}:
@@ -1027,17 +1027,36 @@ class MemoryManager:
         memories = self._open.memories
         return self.long_term.recorded(messages) if memories.is_open or memories.exists() else {}
 
-    def _as_recorded(self, messages: list[Message]) -> list[Message]:
+    def _as_recorded(self, messages: list[Message], *, goes_on: bool = False) -> list[Message]:
         """The messages as of the time when they were first said, without those that were stored once and deleted.
 
         A thread that goes on after a restart is not said anew: its age, and which of its facts are outdated, stay.
+
+        Args:
+            messages: The messages.
+            goes_on: Whether they may be of a thread that another process had, and so of another user.
+
+        Raises:
+            ScopeError: They are another user's: two users share a thread.
         """
         try:
             recorded = self._recorded(messages)
+            if goes_on and self._open.memories.is_open:
+                self._expect_no_others(messages, recorded)
         except StoreError:  # a store that cannot be read cannot be written either, which is said when they are stored
             return messages
         said_at = [recorded.get(message.id or "", message.created_at) for message in messages]
         return [replace(m, created_at=at) for m, at in zip(messages, said_at, strict=True) if at is not None]
+
+    def _expect_no_others(self, messages: Sequence[Message], recorded: Collection[str]) -> None:
+        """See that what was said before the latest question, and is not recorded here, is not another user's."""
+        latest = max((place for place, message in enumerate(messages) if message.role == "user"), default=0)
+        unknown = [
+            message
+            for message in messages[:latest]
+            if message.role in REMEMBERED_ROLES and message.text.strip() and message.id not in recorded
+        ]
+        self._open.sessions.claim(self.scope, unknown, lambda: self.long_term.users_of(unknown))
 
     def _store_waiting(self, *, unanswered: bool, refused_too: bool = False) -> None:
         """Store what waits: whole exchanges, or with ``unanswered`` everything; what was refused just now, if asked."""

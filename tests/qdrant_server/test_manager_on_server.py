@@ -31,6 +31,7 @@ from memory_integrations import (
     MemoryManager,
     Message,
     QdrantServer,
+    ScopeError,
     ShortTermPolicy,
     StoreUnavailableError,
     ToolCall,
@@ -994,6 +995,23 @@ def test_a_wrong_key_is_an_error_of_ours(memory: MemoryManager, qdrant_server: S
     qdrant_server.api_key = "another key than the memory's"
     with pytest.raises(StoreUnavailableError, match="API key"):
         memory.search_long_term("tea")
+
+
+def test_p21_a_thread_in_which_another_user_spoke_raises_on_every_machine(
+    open_memory: Open, qdrant_server: StandIn
+) -> None:
+    said = [Message("user", LONG, id="id-of-a-checkpointer-0"), Message("assistant", "Ok", id="id-of-a-checkpointer-1")]
+    open_memory("user:ann/session:s").follow(said)
+    elsewhere = open_memory("user:bob/session:s")
+    question = Message("user", "Hello", id="id-of-a-checkpointer-2")
+    with pytest.raises(ScopeError, match="threads of their own"):
+        elsewhere.follow([*said, question])
+    assert elsewhere.long_term.count() == 0
+    ann = open_memory("user:ann/session:s")
+    before = len(qdrant_server.asked_for("scroll"))
+    ann.follow([*said, question], unanswered=True)
+    assert len(qdrant_server.asked_for("scroll")) == before
+    assert ann.long_term.count() == 3
 
 
 def test_what_could_not_be_stored_waits(memory: MemoryManager, qdrant_server: StandIn) -> None:
