@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 from langchain_core.messages import BaseMessage
@@ -16,6 +16,7 @@ from langchain_core.messages import BaseMessage
 from memory_integrations.errors import MemoryIntegrationError, StoreUnavailableError
 from memory_integrations.forks import inherited
 from memory_integrations.langchain.messages import from_langchain
+from memory_integrations.manager import MemoryManager
 from memory_integrations.messages import Message
 from memory_integrations.short_term import ShortTermMemory
 
@@ -57,34 +58,27 @@ class Writing:
     """One reading and writing of a backing: afterwards everything is in it once, or waits for the next.
 
     Args:
-        memory: The conversation.
+        memory: The memory of the session.
         backing: What the backing is called.
         added: What is to be written besides.
-        still_there: Gives those messages that were not erased or deleted since, in this process or in another.
 
     Attributes:
         earlier: What it had, each message under its id.
         missing: What it lacks.
     """
 
-    def __init__(
-        self,
-        memory: ShortTermMemory,
-        backing: str,
-        added: Sequence[BaseMessage],
-        still_there: Callable[[Sequence[Message]], list[Message]],
-    ) -> None:
+    def __init__(self, memory: MemoryManager, backing: str, added: Sequence[BaseMessage]) -> None:
         self.earlier: list[BaseMessage] = []
         self.missing: list[BaseMessage] = []
         self._backing = backing
         self._planned = False
-        self._memory = memory
-        self._known: _Backed = memory.attached.setdefault(_ATTACHED, _Backed())
+        self._memory, self._still_there = memory.short_term, memory.still_there
+        self._tag = memory.scope.tag
+        self._known: _Backed = self._memory.attached.setdefault(_ATTACHED, _Backed())
         with self._known.lock:  # taken, so that no two write the same
             self._tried, self._known.tried = self._known.tried, []
             self._untried, self._known.untried = self._known.untried, []
         self._added = added
-        self._still_there = still_there
 
     @property
     def whole(self) -> list[BaseMessage]:
@@ -171,8 +165,9 @@ class Writing:
                 yield message
                 continue
             counts[text] += 1
-            id_ = self._known.ids.get((text, counts[text]), f"b-{text}-{counts[text]}")
-            yield message.model_copy(update={"id": id_})
+            id_ = self._known.ids.get((text, counts[text]))
+            # Others' sessions may have this one's name, and say the same.
+            yield message.model_copy(update={"id": id_ or f"b-{_short(self._tag + text)}-{counts[text]}"})
 
     def _note(self, text: str, count: int, message: BaseMessage) -> None:
         """Note which message says a text for the first, second, ... time."""
@@ -185,7 +180,11 @@ class Writing:
 def _said(message: BaseMessage) -> str:
     """Who says what, as a short text; what else there is to a message a backing may not keep."""
     content = json.dumps([message.type, message.content], sort_keys=True, default=str)
-    return blake2b(content.encode(), digest_size=12).hexdigest()
+    return _short(content)
+
+
+def _short(text: str) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 def by_id(messages: Iterable[BaseMessage]) -> list[BaseMessage]:

@@ -467,6 +467,17 @@ def test_something_that_is_said_again_and_again_is_not_lost(memory: MemoryManage
         assert texts(history.messages) == ["ok"] * 2 * i
 
 
+def test_p21_two_users_say_the_same_in_sessions_of_one_name(memory: MemoryManager, tmp_path: Path) -> None:
+    """Over backings that keep no ids, which are made of what is said then."""
+    for user in ("ann", "bob"):
+        backing = TextFile(tmp_path / user)
+        backing.add_messages([HumanMessage("Hello"), AIMessage("Hi")])
+        history = history_of(memory.for_scope(f"user:{user}"), backing=backing)
+        assert texts(history.messages) == ["Hello", "Hi"]
+        history.add_messages([HumanMessage("How are you?"), AIMessage("Fine")])
+        assert remembered(history.memory) == ["How are you?", "Fine"]
+
+
 def test_p26_the_same_text_written_twice_at_once_is_two_messages(memory: MemoryManager, tmp_path: Path) -> None:
     """Another run writes between this one's reading and writing; the file keeps no ids to tell them apart."""
 
