@@ -84,9 +84,9 @@ def encode_event(event: Event) -> str:
     return line
 
 
-def as_json_line(value: Any) -> bytes:
-    """JSON on one line, with the keys in order: the same bytes for what is equal."""
-    return _encode_sorted(value).encode() + b"\n"
+def as_json_line(value: Any, *, sort_keys: bool = True) -> bytes:
+    """JSON on one line; with its keys sorted it is the same bytes for what is equal."""
+    return (_encode_sorted if sort_keys else _encode)(value).encode() + b"\n"
 
 
 def decode_event(number: int, line: str) -> Event:
