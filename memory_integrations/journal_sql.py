@@ -579,8 +579,9 @@ def _engine(url: sql.URL) -> sql.Engine:
         # A connection that a restart of the server or a firewall cut is found out before it is used.
         # Others' defaults: a writer that waited for its turn must see what was written meanwhile.
         engine = sql.create_engine(
-            url, pool_pre_ping=True, pool_recycle=1800, isolation_level="READ COMMITTED", hide_parameters=True
-        )
+            url.update_query_dict({"client_encoding": "utf8"}),
+            pool_pre_ping=True, pool_recycle=1800, isolation_level="READ COMMITTED", hide_parameters=True,
+        )  # fmt: skip
 
         @sql.event.listens_for(engine, "connect")
         def _limit(connection: Any, _: Any) -> None:
@@ -593,6 +594,13 @@ def _engine(url: sql.URL) -> sql.Engine:
             connection.commit()
 
         with engine.begin() as database:
+            encoding = database.exec_driver_sql("SHOW server_encoding").scalar_one()
+            if encoding != "UTF8":  # it lacks characters, or takes any bytes for some
+                raise StoreUnavailableError(
+                    f"journal_url: the database {url.database!r} cannot keep every text, since its encoding is "
+                    f"{encoding}. Nothing was made in it. Create one with CREATE DATABASE ... ENCODING 'UTF8' "
+                    "TEMPLATE template0, and name that."
+                )
             database.execute(sql.select(sql.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
             _metadata.create_all(database)
         return engine

@@ -244,6 +244,24 @@ def test_what_is_no_url_of_ours_is_refused_at_once(url: str, tmp_path: Path) -> 
         MemoryManager(journal_url=url, data_dir=tmp_path)
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "WIN1252", "SQL_ASCII"])
+def test_a_database_that_has_not_all_characters_is_refused_at_once(postgresql: str, encoding: str) -> None:
+    with pytest.raises(StoreUnavailableError, match=f"encoding is {encoding}.*ENCODING 'UTF8'"):
+        Reader(SqlJournal(postgres.new_database(postgresql, encoding)))
+
+
+def test_what_is_written_is_utf8_whatever_else_a_connection_is_told(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres.new_database(postgresql)
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    for given in (url, f"{url}&client_encoding=latin1"):
+        with contextlib.closing(SqlJournal(given)) as journal:
+            Reader(journal).append("Łódź 🙂")
+    with contextlib.closing(SqlJournal(url)) as journal:
+        assert Reader(journal).values == ["Łódź 🙂"] * 2
+
+
 def test_a_write_that_fails_changes_nothing(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "journal.db"
     journal = SqlJournal(f"sqlite:///{path}", clock)
