@@ -11,6 +11,7 @@ import traceback
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,27 @@ def test_p27_processes_that_set_facts_at_once_lose_none(url: str, long_run: bool
             mine = [e.data["value"] for e in reader.events if e.data["key"].startswith(f"{worker}-")]
             assert mine == list(range(each)), "each one's order is kept"
     finally:
+        journal.close()
+
+
+def test_two_that_undo_at_once_take_back_two_changes(url: str) -> None:
+    one, two = SqlJournal(url), SqlJournal(url)
+    ours, others = (FeatureMemory(open_shelves(journal), ANN) for journal in (one, two))
+    first, *_ = [ours.set(key, 1) for key in "abc"]
+    now, told = one.clock, []
+
+    def meanwhile() -> datetime:
+        """The other one is between our look and our write."""
+        one.clock = now
+        told.append(others.undo())
+        return now()
+
+    one.clock = meanwhile
+    assert (ours.undo(), told) == ("b", ["c"])
+    one.clock = meanwhile
+    assert (ours.undo(first), told) == (None, ["c", "a"])
+    assert ours.all() == {}
+    for journal in (one, two):
         journal.close()
 
 
