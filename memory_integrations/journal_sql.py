@@ -558,6 +558,7 @@ def _one_line(error: object) -> str:
 
 def _checked(url: str) -> sql.URL:
     try:
+        url.encode()  # a lone surrogate is no Unicode
         made = sql.make_url(url)
         backend = made.get_backend_name()
     except (ArgumentError, SQLAlchemyError, ValueError) as error:
@@ -566,6 +567,12 @@ def _checked(url: str) -> sql.URL:
         ) from error
     if backend not in _INSERT or (backend == "sqlite" and made.database in (None, "", ":memory:")):
         raise StoreUnavailableError(f"journal_url of {made.drivername}. {_EXPECTED}")
+    try:
+        made.get_dialect()().create_connect_args(made)
+    except (ArgumentError, ValueError) as error:
+        raise StoreUnavailableError(
+            f"journal_url of {made.drivername}: its parameters cannot be used ({_one_line(error)}). {_EXPECTED}"
+        ) from error
     if made.drivername == "postgresql":
         made = made.set(drivername="postgresql+psycopg")
     return made

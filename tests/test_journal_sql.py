@@ -259,9 +259,14 @@ def test_a_database_that_does_not_answer_is_named_without_its_password(url: str)
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense", "mysql://x/y", "sqlite://", "sqlite:///:memory:", "", "postgresql://ann:hunter2@host:port/x"]
-)
-def test_what_is_no_url_of_ours_is_refused_at_once(url: str, tmp_path: Path) -> None:
+    "url",
+    [
+        "nonsense", "mysql://x/y", "sqlite://", "sqlite:///:memory:", "", "postgresql://ann:hunter2@host:port/x",
+        "sqlite:///q\udcff.db", "sqlite:///q.db?timeout=abc", "sqlite:///q.db?cached_statements=x", "sqlite+x:///q.db",
+    ],
+)  # fmt: skip
+def test_what_is_no_url_of_ours_is_refused_at_once(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(StoreUnavailableError, match="Expected postgresql://"):
         MemoryManager(journal_url=url, data_dir=tmp_path)
 
