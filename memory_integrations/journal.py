@@ -245,6 +245,9 @@ class Journal(Protocol):
     def place(self) -> str:
         """Where they are kept: the same for two that are one."""
 
+    def exists(self) -> bool:
+        """Whether anything was ever written. Nothing is made to find out, as by nothing else that only reads."""
+
     def open(self, scope: MemoryScope, on_event: OnEvent, on_reset: OnReset) -> ScopeJournal:
         """The journal of a scope, having handed all its events to ``on_event``, oldest first.
 

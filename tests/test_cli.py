@@ -8,10 +8,11 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -188,13 +189,13 @@ def photos(tmp_path: Path) -> Path:
     return directory
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "search x", "context x", "stats", "manage", "optimize", "reembed", "doctor", "erase --yes", "export all.jsonl",
-        "migrate --to-data-dir moved", "facts list", "facts repair",
-    ],
-)  # fmt: skip
+READING = (
+    "search x,context x,stats,manage,optimize,reembed,doctor,erase --yes,export all.jsonl,migrate --to-data-dir moved,"
+    "facts list"
+).split(",")
+
+
+@pytest.mark.parametrize("command", [*READING, "facts repair"])
 def test_a_directory_without_a_memory_stays_as_it_is(
     run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -204,6 +205,32 @@ def test_a_directory_without_a_memory_stays_as_it_is(
     assert (ran.code, ran.out) == (1, "")
     assert f"there is no memory in {photos}" in ran.err
     assert list(photos.parent.rglob("*")) == [photos, photos / "a.txt"]
+
+
+@pytest.mark.parametrize("command", READING)
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_database_without_a_memory_stays_as_it_is(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, command: str, is_there: bool
+) -> None:
+    pytest.importorskip("sqlalchemy")
+    monkeypatch.chdir(photos)
+    if is_there:
+        with closing(sqlite3.connect("memry.db")) as database:
+            database.execute("CREATE TABLE others (one)")
+    before = {path: path.read_bytes() for path in photos.iterdir()}
+    ran = run("--journal-url", "sqlite:///memry.db", *command.split())
+    assert (ran.code, ran.out) == (1, "")
+    assert re.search("there is no memory in .* or sqlite:///memry.db.* name another --journal-url", ran.err)
+    assert {path: path.read_bytes() for path in photos.iterdir()} == before
+
+
+def test_memories_whose_facts_are_looked_for_in_another_database_say_so(run: Run, told: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sqlalchemy")
+    url = f"sqlite:///{tmp_path}/memry.db"
+    for command in (["search", "piano"], ["facts", "list"], ["export", tmp_path / "a.jsonl"], ["doctor"]):
+        ran = run("--journal-url", url, *command)
+        assert (ran.code, ran.err) == (0, f"note: no facts were ever written to {url}, the --journal-url\n")
+    assert not (tmp_path / "memry.db").exists()
 
 
 def test_a_memory_of_facts_alone_is_read(run: Run, data_dir: Path) -> None:

@@ -253,7 +253,7 @@ def test_a_row_that_names_no_scope_is_damage(url: str, journal: SqlJournal, tmp_
 )
 def test_a_database_that_does_not_answer_is_named_without_its_password(url: str) -> None:
     with pytest.raises(StoreUnavailableError) as caught:
-        Reader(SqlJournal(url))
+        Reader(SqlJournal(url)).append()
     assert "hunter2" not in str(caught.value)
     assert "Nothing was written" in str(caught.value)
 
