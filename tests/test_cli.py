@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.language_models import GenericFakeChatModel
 
 from memory_integrations import MemoryManager, MemoryScope, Message, StoreCorruptedError
 from memory_integrations.collection import MemoryCollection
@@ -1247,6 +1248,18 @@ def test_manage_shows_asks_does_and_takes_back(run: Run, talked: Path) -> None:
     nothing = run("manage", "--undo")
     assert nothing.code == 1
     assert "nothing is left to take back" in nothing.err
+
+
+def test_manage_asks_nothing_where_a_model_changes_nothing(
+    run: Run, talked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = pytest.importorskip("langchain.chat_models")
+    run("manage", "--yes")
+    kept = '{"decisions": [{"id": "e1", "action": "KEEP", "reason": "It matters."}], "facts": []}'
+    monkeypatch.setattr(models, "init_chat_model", lambda _: GenericFakeChatModel(messages=iter([kept])))
+    ran = run("manage", "--model", "some:model")
+    assert (ran.code, ran.err) == (0, "") and ran.out.endswith("nothing to do\n")
+    assert "taken back: 1 fact set, 1 entry deleted" in run("manage", "--undo").out
 
 
 def test_manage_goes_through_all_sessions_and_back(run: Run, talked: Path) -> None:
