@@ -251,6 +251,13 @@ def test_a_memory_elsewhere_needs_no_directory(run: Run, data_dir: Path, tmp_pat
     assert run(*url, "stats", "--json").json["features"] == {"facts": 1}
 
 
+@pytest.mark.parametrize("command", ["stats", "facts list", "facts repair", "facts set a b"])
+def test_a_directory_of_a_user_who_is_not_there(run: Run, command: str) -> None:
+    ran = run(*command.split(), "--data-dir", "~nosuchuser/x")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "'~nosuchuser/x'" in ran.err
+
+
 def test_a_memory_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     for command in (["facts", "set", "a", "1"], ["ingest", DATA / "messages.jsonl"]):

@@ -16,7 +16,7 @@ import typer
 from memory_integrations.delimiters import visible
 from memory_integrations.errors import StoreError
 from memory_integrations.journal import Journal
-from memory_integrations.manager import DEFAULT_DATA_DIR, MemoryManager
+from memory_integrations.manager import DEFAULT_DATA_DIR, MemoryManager, directory_of
 from memory_integrations.scopes import MemoryScope
 
 PROGRAM = "memory-integrations"
@@ -92,7 +92,7 @@ def opened(
 
 def stores_in(data_dir: Path) -> list[Path]:
     """The directories of a memory's files that are there: of the facts, and of the memories, where these are files."""
-    given, directory = settings.get(), data_dir.expanduser()
+    given, directory = settings.get(), directory_of(data_dir)
     stores = {"journal": given.journal_url, "vectors": given.qdrant}
     return [directory / name for name, url in stores.items() if not url and (directory / name).is_dir()]
 
