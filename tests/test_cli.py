@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import GenericFakeChatModel
+from qdrant_server.fixtures import localhost, qdrant_server  # noqa: F401
+from qdrant_server.stand_in import StandIn
 
 from memory_integrations import MemoryManager, MemoryScope, Message, StoreCorruptedError
 from memory_integrations.collection import MemoryCollection
@@ -690,6 +692,20 @@ def test_stats(run: Run, told: Path) -> None:
     assert (stats["scope"], stats["features"], stats["long_term"]) == ("user:me", {"facts": 2}, {"memories": 2})
     assert stats["bytes"] > 0
     assert re.search(r"memories +2\n", re.sub(r" +\n", "\n", run("stats").out))
+
+
+def test_stats_say_what_is_not_in_files(
+    run: Run,
+    told: Path,
+    tmp_path: Path,
+    qdrant_server: StandIn,  # noqa: F811
+) -> None:
+    pytest.importorskip("sqlalchemy")
+    url = ("--journal-url", f"sqlite:///{tmp_path}/journal.db")
+    run(*url, "facts", "set", "city", "Porto")
+    assert re.search(r"on disk +\d.* MB in .*; the facts are in a database\n", run(*url, "stats").out)
+    ran = run("--qdrant", qdrant_server.url, *url, "stats")
+    assert re.search(r"on disk +nothing; the facts are in a database; the memories are on a server\n", ran.out)
 
 
 def test_stats_measure_the_memory_alone(run: Run, told: Path) -> None:
