@@ -1153,6 +1153,20 @@ def test_chat_without_a_model_shows_what_one_would_be_given(run: Run, data_dir: 
     assert stored[0].session_id and stored[0].session_id.startswith("chat-")
 
 
+def test_chat_takes_for_a_command_what_is_one(run: Run, data_dir: Path) -> None:
+    said = ["/etc/hosts is broken on my laptop", "/etc/hosts", "/forget it"]
+    ran = run("chat", typed="\n".join([*said, "/contxt"]))
+    assert "/contxt is no command, and was not stored.\n/facts  what is known" in ran.out
+    with memory_of(data_dir) as memory:
+        assert [message.content for message in memory.long_term.messages()] == said
+
+
+def test_p24_what_a_chat_forgot_it_does_not_show(run: Run) -> None:
+    ran = run("chat", typed="My pin code is 4711\n/forget\n/context\n")
+    assert "4711" not in ran.out[ran.out.index("This conversation is forgotten") :]
+    assert ran.out.endswith("Nothing was said yet.\n\n")
+
+
 def test_chat_ends_with_its_input_and_keeps_a_given_session(run: Run, data_dir: Path) -> None:
     assert run("chat", "--scope", "user:me/session:s1", typed="Hello").code == 0
     with memory_of(data_dir) as memory:
