@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -389,6 +390,14 @@ def test_the_demo_shows_a_memory_work(demo: tuple[str, Path]) -> None:
     assert '"dog_name": "Biscuit"' in out and "Clause 9 asks for written consent" in out
     assert "of 220 tokens" in out and "Left out (budget): " in out
     assert out.rstrip().splitlines()[-4] == "Next"
+
+
+def test_the_demo_names_commands_that_can_be_run(run: Run, demo: tuple[str, Path], tmp_path: Path) -> None:
+    directory = tmp_path / "my dir"
+    shown = run("demo", "--data-dir", directory, "--scope", "user:a b").out
+    for line in re.findall(r"^  memory-integrations (.*user.*)$", shown, re.MULTILINE):
+        assert run(*shlex.split(line)).code == 0
+    assert f"--scope 'user:a b' --data-dir '{directory}'" in shown
 
 
 def test_the_demo_reads_well_in_a_pipe(demo: tuple[str, Path]) -> None:
