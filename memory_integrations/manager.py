@@ -66,6 +66,21 @@ _REFUSED_AT_ONCE = 8  # messages, after which the others wait: an embedding that
 _SHOWN_ANYWAY = 10  # so many of them may be in the conversation that a model sees anyway
 
 
+def directory_of(data_dir: str | Path) -> Path:
+    """The directory that was given, with a ``~`` before it read as a home directory.
+
+    Raises:
+        StoreUnavailableError: There is no such user.
+    """
+    try:
+        return Path(data_dir).expanduser()
+    except RuntimeError as error:
+        raise StoreUnavailableError(
+            f"data_dir={str(data_dir)!r}: there is no such user, or no home directory. Expected a directory; write "
+            "./~... where its name begins with a ~."
+        ) from error
+
+
 @dataclass(frozen=True, slots=True)
 class EraseReceipt:
     """What an erasure removed, by store.
@@ -114,7 +129,7 @@ class MemoryManager:
         ScopeError: The scope cannot be read.
         PolicyError: ``short_term_policy`` is none.
         ManagementError: ``llm_client`` is nothing that can manage.
-        StoreUnavailableError: ``qdrant`` or ``journal_url`` is no store's URL.
+        StoreUnavailableError: ``qdrant`` or ``journal_url`` is no store's URL, or ``data_dir`` is in no one's home.
         TypeError: ``embeddings`` is none.
     """
 
@@ -141,7 +156,7 @@ class MemoryManager:
         if short_term_policy is not None and not isinstance(short_term_policy, ShortTermPolicy):
             raise PolicyError(f"short_term_policy={short_term_policy!r:.80}: expected a ShortTermPolicy, or None.")
         opened = OpenMemory(
-            Path(data_dir).expanduser(),
+            directory_of(data_dir),
             short_term_policy or ShortTermPolicy(),
             None if embeddings is None else as_embeddings(embeddings),
             QdrantServer(qdrant) if isinstance(qdrant, str) else qdrant,
@@ -152,7 +167,7 @@ class MemoryManager:
             manage_in_background,
             journal_url,
             _plain_options(
-                data_dir=str(Path(data_dir).expanduser().absolute()), llm_client=llm_client, embeddings=embeddings,
+                data_dir=str(directory_of(data_dir).absolute()), llm_client=llm_client, embeddings=embeddings,
                 qdrant=qdrant, journal_url=journal_url, model=model, language=language,
                 manage_in_background=manage_in_background, **({} if clock is utc_now else {"clock": clock}),
             ),
@@ -182,7 +197,7 @@ class MemoryManager:
             scope: Whose memory.
             stores: What its :attr:`options` call its stores; None means the files in that directory.
         """
-        found = _opened.get(stores or files_in(Path(data_dir).expanduser()))
+        found = _opened.get(stores or files_in(directory_of(data_dir)))
         if found is None:
             return None
         sibling = object.__new__(cls)
