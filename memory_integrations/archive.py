@@ -117,7 +117,9 @@ def write_archive(
         events = points = 0
         for one in _scopes_of(scope, journal):
             for event in events_of(journal, one):
-                writer.write({"scope": str(one), "number": event.number, "event": json.loads(encode_event(event))})
+                said = json.loads(encode_event(event))
+                # As it is: in which order a fact's value says its keys, a prompt shows.
+                writer.write({"scope": str(one), "number": event.number, "event": said}, sort_keys=False)
                 events += 1
         there = collection.scroll(_points_of(scope), ["metadata.order"]) if collection.exists() else ()
         ids = [point.id for point in in_order(there)]
@@ -144,8 +146,8 @@ class _Writer:
     def digest(self) -> str:
         return self._hash.hexdigest()
 
-    def write(self, record: dict[str, Any]) -> None:
-        line = as_json_line(record)
+    def write(self, record: dict[str, Any], *, sort_keys: bool = True) -> None:
+        line = as_json_line(record, sort_keys=sort_keys)
         self._hash.update(line)
         self._file.write(line)
 

@@ -50,7 +50,7 @@ _LOOKS_AGAIN_AFTER, _LOOKS_AGAIN_EMBEDDED_AFTER = 60.0, 1.0
 """Seconds after which an open memory asks a server, or the embedded engine, again how the collection's vectors were
 made. The latter takes a fifth of a millisecond."""
 _CLOCKS_DIFFER = 3600.0
-"""Seconds by which the clocks of machines that share a server may differ, or what one wrote takes longer to be read."""
+"""Seconds by which the clocks of machines that share a server may differ; beyond that, all of a scope is read anew."""
 _SERVER_INDEXES = {
     "metadata.session_id": "keyword",
     "metadata.message_id": "keyword",
@@ -107,6 +107,8 @@ class MemoryCollection:
         self._place = name  # the collection that the name stands for
         self._look_again_at = 0.0
         self._opened_by = 0
+        self.is_shared = False
+        """Whether it is a server's, where other processes write and erase too; known once it was opened."""
         self._tables: OrderedDict[str, Conversations] = OrderedDict()
         self._rows = 0  # of all tables
         self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
@@ -133,6 +135,7 @@ class MemoryCollection:
                     with asking():
                         self._open_collection(found)
                     self._opened_by, self._client = os.getpid(), found
+                    self.is_shared = not is_embedded(found)
         elif time.monotonic() > self._look_again_at:
             self._look_again(found)
         return found
@@ -141,12 +144,6 @@ class MemoryCollection:
     def is_open(self) -> bool:
         """Whether it was opened in this process and not closed since."""
         return self._opened() is not None
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether it is open, and other processes may have it open too."""
-        client = self._opened()
-        return client is not None and not is_embedded(client)
 
     def client(self) -> QdrantClient:
         """The client, whatever collection is there."""

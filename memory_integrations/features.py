@@ -73,7 +73,8 @@ class FactLog:
 
     events: dict[int, Event] = field(default_factory=dict)
     by_key: dict[str, list[Event]] = field(default_factory=dict)
-    undone: set[int] = field(default_factory=set)
+    undone: dict[int, int] = field(default_factory=dict)
+    """The changes that were taken back, each with the event that did it."""
     current: dict[str, Any] = field(default_factory=dict)
     """Values that hold; ``_MISSING`` for a key that was deleted."""
     touched: dict[str, datetime] = field(default_factory=dict)
@@ -89,7 +90,7 @@ class FactLog:
             undone = self.change(number) if isinstance(number, int) else None
             if undone is None:
                 return None
-            self.undone.add(undone.number)
+            self.undone[undone.number] = event.number
             key: str = undone.data["key"]
             self.touched[key] = event.at
             last = next((e for e in reversed(self.by_key[key]) if e.number not in self.undone), None)
@@ -199,6 +200,11 @@ class FactShelf:
         """A change that can be undone: the one of a number, or the latest."""
         with self._lock:
             return self._log.last() if number is None else self._log.change(number)
+
+    def undone_by(self, change: int) -> int | None:
+        """The number of the event that took a change back; None where it stands."""
+        with self._lock:
+            return self._log.undone.get(change)
 
     def last_change(self, key: str) -> tuple[datetime, int] | None:
         """When a key was last set or deleted, changes that were undone aside, and the event's number."""
@@ -466,12 +472,12 @@ class FeatureMemory:
             The key of the fact that changed; None when there is nothing to undo.
         """
         self._own.journal.refresh()
-        event = self._own.change(change)
-        if event is None:
-            return None
-        self._own.journal.append("undo", {"of": event.number})
-        key: str = event.data["key"]
-        return key
+        while (event := self._own.change(change)) is not None:
+            undo = self._own.journal.append("undo", {"of": event.number})
+            if self._own.undone_by(event.number) == undo.number:  # else somebody else took it back meanwhile
+                key: str = event.data["key"]
+                return key
+        return None
 
     def learnt_from(self, change: int) -> str | None:
         """The message that a change was learnt from; None where it was from none, or was undone or erased."""

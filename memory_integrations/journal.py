@@ -84,9 +84,9 @@ def encode_event(event: Event) -> str:
     return line
 
 
-def as_json_line(value: Any) -> bytes:
-    """JSON on one line, with the keys in order: the same bytes for what is equal."""
-    return _encode_sorted(value).encode() + b"\n"
+def as_json_line(value: Any, *, sort_keys: bool = True) -> bytes:
+    """JSON on one line; with its keys sorted it is the same bytes for what is equal."""
+    return (_encode_sorted if sort_keys else _encode)(value).encode() + b"\n"
 
 
 def decode_event(number: int, line: str) -> Event:
@@ -244,6 +244,9 @@ class Journal(Protocol):
     @property
     def place(self) -> str:
         """Where they are kept: the same for two that are one."""
+
+    def exists(self) -> bool:
+        """Whether anything was ever written. Nothing is made to find out, as by nothing else that only reads."""
 
     def open(self, scope: MemoryScope, on_event: OnEvent, on_reset: OnReset) -> ScopeJournal:
         """The journal of a scope, having handed all its events to ``on_event``, oldest first.

@@ -59,6 +59,10 @@ class JsonlJournal:
         """The directory, absolute."""
         return str(self.directory.absolute())
 
+    def exists(self) -> bool:
+        """Whether its directory is there, which the first write makes."""
+        return self.directory.is_dir()
+
     def open(self, scope: MemoryScope, on_event: OnEvent, on_reset: OnReset) -> JsonlScopeJournal:
         """The journal of a scope; see :class:`Journal`."""
         journal = JsonlScopeJournal(self, scope, on_event, on_reset)

@@ -94,7 +94,7 @@ _stray = (
 
 
 class SqlJournal:
-    """Journals in a database. The tables are made at the first use.
+    """Journals in a database. The tables are made at the first write; where there are none, reading finds nothing.
 
     Args:
         url: ``postgresql://user:password@host/database``, or ``sqlite:///file.db``. PostgreSQL is spoken to by psycopg.
@@ -110,6 +110,7 @@ class SqlJournal:
         self._lock = threading.Lock()
         self._engine: sql.Engine | None = None
         self._opened_by = 0
+        self._is_there = False
         self._removals = threading.local()
         inherited(self)
 
@@ -118,6 +119,20 @@ class SqlJournal:
         """The URL, without its password, which may stand among its parameters too."""
         told = {name: value for name, value in self._url.query.items() if name in ("host", "port")}
         return self._url.set(query=told).render_as_string(hide_password=True)
+
+    def exists(self) -> bool:
+        """Whether its tables are there. Nothing is made.
+
+        Raises:
+            StoreUnavailableError: The database does not answer, or refuses.
+        """
+        if not self._is_there:
+            with self._alone(), self._asking():
+                is_there = self._has_file() and self._has_tables()
+            if is_there and self._is_sqlite:
+                self._finish_sweeping()
+            self._is_there = is_there
+        return self._is_there
 
     def open(self, scope: MemoryScope, on_event: OnEvent, on_reset: OnReset) -> SqlScopeJournal:
         """The journal of a scope; see :class:`memory_integrations.journal.Journal`."""
@@ -135,6 +150,8 @@ class SqlJournal:
         wanted = sql.select(_scopes.c.scope).order_by(_scopes.c.scope_key)
         if owner is not None:
             wanted = wanted.where(_scopes.c.scope_key.startswith(owner.storage_prefix, autoescape=True))
+        if not self.exists():
+            return []
         with self.reading() as database:
             found = [_scope_of(row) for row in database.execute(wanted).scalars()]
         return [scope for scope in found if owner is None or scope.owner == owner]
@@ -146,6 +163,8 @@ class SqlJournal:
             StoreCorruptedError: Some are missing, or there are more than were counted.
             StoreUnavailableError: The database does not answer, or refuses.
         """
+        if not self.exists():
+            return
         with self.reading() as database:
             latest, numbers = _numbers(database, scope)
         missing = gaps(numbers, latest)
@@ -182,6 +201,8 @@ class SqlJournal:
         Raises:
             StoreUnavailableError: The database does not answer, or refuses.
         """
+        if not self.exists():
+            return {}
         with self.reading() as database:
             found = database.execute(_stray.order_by(_events.c.scope_key))
             return {row[0]: row[1] for row in found}
@@ -189,7 +210,7 @@ class SqlJournal:
     def close(self) -> None:
         """Give the connections back; a journal that is used again connects anew."""
         with self._lock:
-            engine, self._engine = self._engine, None
+            engine, self._engine, self._is_there = self._engine, None, False
         if engine is not None:
             with self._alone():
                 engine.dispose(close=self._opened_by == os.getpid())
@@ -200,7 +221,7 @@ class SqlJournal:
 
     @contextmanager
     def reading(self) -> Iterator[sql.Connection]:
-        """A connection that reads.
+        """A connection that reads, where the tables are there.
 
         Raises:
             StoreUnavailableError: The database does not answer, or refuses.
@@ -217,8 +238,9 @@ class SqlJournal:
             StoreUnavailableError: The database does not answer, or refuses; nothing was written, unless the message
                 says otherwise.
         """
+        self._make()
         with self._alone(), self._asking(), self._connected().connect() as database:
-            if database.dialect.name == "sqlite":  # a file has one writer, and its lock is taken at once
+            if self._is_sqlite:  # a file has one writer, and its lock is taken at once
                 database.exec_driver_sql("BEGIN IMMEDIATE")
             yield database
             try:
@@ -245,13 +267,13 @@ class SqlJournal:
             yield
         finally:
             self._removals.are_under_way = is_within
-        if not is_within and self._url.get_backend_name() == "sqlite":
+        if not is_within and self._is_sqlite and self.exists():
             with self._alone():
                 self._sweep(self._connected())
 
     def removed_from(self, database: sql.Connection) -> None:
         """Note within a transaction that something was removed."""
-        if database.dialect.name == "sqlite":
+        if self._is_sqlite:
             database.execute(sql.delete(_unswept))
             database.execute(sql.insert(_unswept).values(mark=os.urandom(8).hex()))
 
@@ -261,9 +283,43 @@ class SqlJournal:
 
     # Inside
 
+    @property
+    def _is_sqlite(self) -> bool:
+        return self._url.get_backend_name() == "sqlite"
+
+    @property
+    def _metadata(self) -> Sequence[sql.MetaData]:
+        """What its tables are."""
+        return (_metadata, _sqlite_only) if self._is_sqlite else (_metadata,)
+
     def _alone(self) -> AbstractContextManager[Any]:
         """Held for a call, so that no fork comes into one of SQLite."""
-        return _sqlite if self._url.get_backend_name() == "sqlite" else nullcontext()
+        return _sqlite if self._is_sqlite else nullcontext()
+
+    def _has_file(self) -> bool:
+        return not self._is_sqlite or Path(self._url.database or "").exists()
+
+    def _has_tables(self) -> bool:
+        inspected = sql.inspect(self._connected())
+        return all(inspected.has_table(name) for metadata in self._metadata for name in metadata.tables)
+
+    def _make(self) -> None:
+        """Make the tables where they are missing."""
+        if self.exists():
+            return
+        with self._alone(), self._asking():
+            if self._is_sqlite:
+                with suppress(OSError):  # what cannot be made here cannot be opened either, and then it is said
+                    Path(self._url.database or "").touch(mode=0o600)  # SQLite itself lets everybody read it
+            with self._connected().connect() as database:
+                if self._is_sqlite:
+                    database.exec_driver_sql("BEGIN IMMEDIATE")
+                else:
+                    database.execute(sql.select(sql.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+                for metadata in self._metadata:
+                    metadata.create_all(database)
+                database.commit()
+        self._is_there = True
 
     def _connected(self) -> sql.Engine:
         with self._lock:
@@ -272,18 +328,21 @@ class SqlJournal:
             if self._engine is not None:  # of the parent process, which goes on using its connections
                 self._engine.dispose(close=False)
             try:
-                engine = _engine(self._url)
+                self._engine = _engine(self._url)
             except ModuleNotFoundError as error:
                 raise StoreUnavailableError(
                     f"journal_url of {self._url.drivername} needs {error.name}, which is not installed. {_EXPECTED}"
                 ) from error
-            self._engine, self._opened_by = engine, os.getpid()
-        if self._url.get_backend_name() == "sqlite":
-            try:
-                self._sweep(engine)  # after a death
-            except StoreUnavailableError as error:
-                _log.warning("%s", error)
-        return engine
+            self._opened_by = os.getpid()
+            return self._engine
+
+    def _finish_sweeping(self) -> None:
+        """Write the tables anew where a process died before it did."""
+        try:
+            with self._alone():
+                self._sweep(self._connected())
+        except StoreUnavailableError as error:
+            _log.warning("%s", error)
 
     def _sweep(self, engine: sql.Engine) -> None:
         """Write SQLite's tables anew, where something was removed since it was done the last time."""
@@ -414,6 +473,9 @@ class SqlScopeJournal:
             StoreUnavailableError: The database does not answer, or refuses.
         """
         with self._mutex:
+            if not self._journal.exists():
+                self._hand_over(None, [])
+                return
             with self._journal.reading() as database:
                 row = database.execute(self._row()).one_or_none()
                 mark, latest = (None, 0) if row is None else (row.mark, row.latest)
@@ -558,6 +620,7 @@ def _one_line(error: object) -> str:
 
 def _checked(url: str) -> sql.URL:
     try:
+        url.encode()  # a lone surrogate is no Unicode
         made = sql.make_url(url)
         backend = made.get_backend_name()
     except (ArgumentError, SQLAlchemyError, ValueError) as error:
@@ -566,6 +629,12 @@ def _checked(url: str) -> sql.URL:
         ) from error
     if backend not in _INSERT or (backend == "sqlite" and made.database in (None, "", ":memory:")):
         raise StoreUnavailableError(f"journal_url of {made.drivername}. {_EXPECTED}")
+    try:
+        made.get_dialect()().create_connect_args(made)
+    except (ArgumentError, ValueError) as error:
+        raise StoreUnavailableError(
+            f"journal_url of {made.drivername}: its parameters cannot be used ({_one_line(error)}). {_EXPECTED}"
+        ) from error
     if made.drivername == "postgresql":
         made = made.set(drivername="postgresql+psycopg")
     return made
@@ -579,8 +648,9 @@ def _engine(url: sql.URL) -> sql.Engine:
         # A connection that a restart of the server or a firewall cut is found out before it is used.
         # Others' defaults: a writer that waited for its turn must see what was written meanwhile.
         engine = sql.create_engine(
-            url, pool_pre_ping=True, pool_recycle=1800, isolation_level="READ COMMITTED", hide_parameters=True
-        )
+            url.update_query_dict({"client_encoding": "utf8"}),
+            pool_pre_ping=True, pool_recycle=1800, isolation_level="READ COMMITTED", hide_parameters=True,
+        )  # fmt: skip
 
         @sql.event.listens_for(engine, "connect")
         def _limit(connection: Any, _: Any) -> None:
@@ -590,14 +660,18 @@ def _engine(url: sql.URL) -> sql.Engine:
                     "SELECT set_config('lock_timeout', %s, false) WHERE current_setting('lock_timeout') = '0'",
                     [f"{_WAIT}s"],
                 )
+                cursor.execute("SHOW server_encoding")
+                encoding = cursor.fetchone()[0]
             connection.commit()
+            if encoding != "UTF8":  # it lacks characters, or takes any bytes for some
+                connection.close()
+                raise StoreUnavailableError(
+                    f"journal_url: the database {url.database!r} cannot keep every text, since its encoding is "
+                    f"{encoding}. Nothing was made in it. Create one with CREATE DATABASE ... ENCODING 'UTF8' "
+                    "TEMPLATE template0, and name that."
+                )
 
-        with engine.begin() as database:
-            database.execute(sql.select(sql.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-            _metadata.create_all(database)
         return engine
-    with suppress(OSError):  # what cannot be made here cannot be opened either, and then it is said
-        Path(url.database or "").touch(mode=0o600)  # SQLite itself lets everybody read it
     engine = sql.create_engine(url.update_query_dict({"timeout": str(_WAIT), **url.query}), hide_parameters=True)
 
     @sql.event.listens_for(engine, "connect")
@@ -605,9 +679,4 @@ def _engine(url: sql.URL) -> sql.Engine:
         connection.isolation_level = None  # transactions are begun here, and not by the driver
         connection.execute("PRAGMA secure_delete=ON")  # most of what is removed goes at once
 
-    with engine.connect() as database:
-        database.exec_driver_sql("BEGIN IMMEDIATE")
-        _metadata.create_all(database)
-        _sqlite_only.create_all(database)
-        database.commit()
     return engine

@@ -72,6 +72,8 @@ _PIECES_SHOWN = 2
 _PIECE_SHARE = 0.9
 _PIECES_HIDDEN = 16
 """Of a message that a search leaves out, so many pieces are."""
+_LOOKED_FOR = 100
+"""Of so many messages it is looked for other users who have them."""
 _WORD = re.compile(r"\w+")
 REMEMBERED_ROLES = frozenset(("user", "assistant"))
 
@@ -283,6 +285,26 @@ class LongTermMemory:
                 found[message_id] = None
             elif fields is not None and (moment := moment_of(fields)) is not None:
                 found[message_id] = moment
+        return found
+
+    def users_of(self, messages: Sequence[Message]) -> dict[str, str]:
+        """The other users whose memories have those messages of this session, as they are, by the messages' ids.
+
+        Of many the latest are looked for. The embedded engine looks through everything that is stored.
+        """
+        from qdrant_client import models
+
+        texts = {message.id: strip_injected(message.text) for message in messages[-_LOOKED_FOR:] if message.id}
+        any_of = models.FieldCondition(key="metadata.message_id", match=models.MatchAny(any=list(texts)))
+        wanted = models.Filter(
+            must=[_in_session(self.session_id), any_of], must_not=[equals("metadata.scope", self.scope.tag)]
+        )
+        found: dict[str, str] = {}
+        for point in self._collection.scroll(wanted):
+            message_id, tag = name_of(point)[1], metadata_of(point).get("scope")
+            if isinstance(tag, str) and _is_message(point) and text_of(point) in texts[message_id]:
+                user = MemoryScope.parse(tag).user_id
+                found |= {message_id: user} if user is not None else {}
         return found
 
     def reembed(self, progress: Progress | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -35,7 +36,7 @@ from memory_integrations.errors import (
 )
 from memory_integrations.features import FeatureMemory, Json
 from memory_integrations.layout import MemoryHit
-from memory_integrations.long_term import LongTermMemory
+from memory_integrations.long_term import REMEMBERED_ROLES, LongTermMemory
 from memory_integrations.managing import Managing, turns_ended
 from memory_integrations.messages import Message
 from memory_integrations.migration import (
@@ -58,10 +59,26 @@ if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
 DEFAULT_DATA_DIR = "data/memory"
+_log = logging.getLogger("memory_integrations")
 _NO_LIMIT = 1_000_000_000  # tokens
 _RECALLED = 50  # memories that a context recalls at most; the budget decides how many
 _REFUSED_AT_ONCE = 8  # messages, after which the others wait: an embedding that takes no more may be busy
 _SHOWN_ANYWAY = 10  # so many of them may be in the conversation that a model sees anyway
+
+
+def directory_of(data_dir: str | Path) -> Path:
+    """The directory that was given, with a ``~`` before it read as a home directory.
+
+    Raises:
+        StoreUnavailableError: There is no such user.
+    """
+    try:
+        return Path(data_dir).expanduser()
+    except RuntimeError as error:
+        raise StoreUnavailableError(
+            f"data_dir={str(data_dir)!r}: there is no such user, or no home directory. Expected a directory; write "
+            "./~... where its name begins with a ~."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +129,7 @@ class MemoryManager:
         ScopeError: The scope cannot be read.
         PolicyError: ``short_term_policy`` is none.
         ManagementError: ``llm_client`` is nothing that can manage.
-        StoreUnavailableError: ``qdrant`` or ``journal_url`` is no store's URL.
+        StoreUnavailableError: ``qdrant`` or ``journal_url`` is no store's URL, or ``data_dir`` is in no one's home.
         TypeError: ``embeddings`` is none.
     """
 
@@ -139,7 +156,7 @@ class MemoryManager:
         if short_term_policy is not None and not isinstance(short_term_policy, ShortTermPolicy):
             raise PolicyError(f"short_term_policy={short_term_policy!r:.80}: expected a ShortTermPolicy, or None.")
         opened = OpenMemory(
-            Path(data_dir).expanduser(),
+            directory_of(data_dir),
             short_term_policy or ShortTermPolicy(),
             None if embeddings is None else as_embeddings(embeddings),
             QdrantServer(qdrant) if isinstance(qdrant, str) else qdrant,
@@ -150,7 +167,7 @@ class MemoryManager:
             manage_in_background,
             journal_url,
             _plain_options(
-                data_dir=str(Path(data_dir).expanduser().absolute()), llm_client=llm_client, embeddings=embeddings,
+                data_dir=str(directory_of(data_dir).absolute()), llm_client=llm_client, embeddings=embeddings,
                 qdrant=qdrant, journal_url=journal_url, model=model, language=language,
                 manage_in_background=manage_in_background, **({} if clock is utc_now else {"clock": clock}),
             ),
@@ -180,7 +197,7 @@ class MemoryManager:
             scope: Whose memory.
             stores: What its :attr:`options` call its stores; None means the files in that directory.
         """
-        found = _opened.get(stores or files_in(Path(data_dir).expanduser()))
+        found = _opened.get(stores or files_in(directory_of(data_dir)))
         if found is None:
             return None
         sibling = object.__new__(cls)
@@ -189,7 +206,7 @@ class MemoryManager:
 
     @property
     def short_term(self) -> ShortTermMemory:
-        """The conversation. Once a minute a server is asked what other processes erased of it, which then goes.
+        """The conversation.
 
         Raises:
             StoreError: How it was managed cannot be read; or it was let go of, after a thousand others were used, and
@@ -198,8 +215,6 @@ class MemoryManager:
         conversation = self._as_it_is()
         if conversation.to_be_resumed:
             self._open.resume(self.scope, conversation)
-        elif self._open.memories.is_shared and self._open.sessions.may_be_outdated(conversation):
-            self._leave_out_erased(conversation)
         return conversation
 
     @property
@@ -321,6 +336,7 @@ class MemoryManager:
             StoreError: Long-term memory could not be written. Short-term memory has the messages, and they wait: the
                 next call, or :meth:`flush`, stores them.
         """
+        self._see_erased()
         now, memory = self._open.clock(), self.short_term
         fresh: list[Message] = []
         is_known = False
@@ -332,12 +348,12 @@ class MemoryManager:
                 is_known = True
             elif said is message or says_something(said):
                 fresh.append(arrived(said, self.scope.session_id, now))
-        self._open.sessions.claim(self.scope, fresh)
         if not fresh and not (remember and self._open.sessions.waiting(self.scope, refused=False)):
             return []  # who only reads waits for nobody who writes
         with self.long_term.held():  # an erasure comes before or after: it must not be overwritten
             if fresh and (remember or self._open.memories.is_open):
-                fresh = self._as_recorded(fresh)
+                fresh = self._as_recorded(fresh, goes_on=remember and memory.is_blank)
+            self._open.sessions.claim(self.scope, fresh)
             # What is stored already and was changed, perhaps to take something out of it, waits for nothing.
             changed = any(memory.get(message.id or "") for message in fresh)
             if outdated := {message.id or "" for message in fresh if memory.is_outdated_by(message)}:
@@ -398,6 +414,7 @@ class MemoryManager:
             BudgetWarning: The latest user message alone is over the budget; it is there all the same.
         """
         self._open.sessions.release()
+        self._see_erased()
         budget = self._budget(max_tokens)
         hits = self._recall(query, recall + _SHOWN_ANYWAY) if budget and recall else []
         count, session = self._open.counter.count_line, self.scope.session_id
@@ -426,6 +443,7 @@ class MemoryManager:
             BudgetWarning: The latest user message alone is over the budget; it is there all the same.
         """
         self._open.sessions.release()
+        self._see_erased()
         memory, count = self.short_term, self._open.counter.count_line
         budget = self._budget(memory.policy.max_tokens if max_tokens is None else max_tokens)
         begin = _begin_of_turn(messages)
@@ -472,16 +490,13 @@ class MemoryManager:
             StoreError: A store cannot be read.
         """
         cleared, recorded = self._open.managed(self.scope).cleared(), self._recorded(messages)
-        kept: list[Message] = []
-        turn_is_gone = bool(recorded) and not any(recorded.values())  # what comes before the first question
-        for message in messages:
-            is_deleted = message.id in recorded and recorded[message.id] is None
-            if message.role == "user":
-                turn_is_gone = is_deleted
-            is_cleared = cleared is not None and message.created_at is not None and message.created_at <= cleared
-            if not (is_deleted or is_cleared or (turn_is_gone and message.id not in recorded)):
-                kept.append(message)
-        return kept
+        gone = set(map(id, _deleted(messages, recorded)))
+        return [
+            message
+            for message in messages
+            if id(message) not in gone
+            and (cleared is None or message.created_at is None or message.created_at > cleared)
+        ]
 
     def clear_session(self) -> int:
         """Forget the scope's short-term conversation for good; returns how many messages it had. The rest stays.
@@ -565,8 +580,9 @@ class MemoryManager:
             StoreError: A fact or an original could not be written; the facts before it were, the entries are unchanged.
         """
         self._expect_own(plan, ManagementPlan)
+        managing = self._managing()
         with self.short_term.held():  # what is said meanwhile waits: it must not evict what is being changed
-            return self._managing().carry_out(plan)
+            return managing.carry_out(plan)
 
     def expand(self, entry_id: str) -> Entry:
         """Bring what a compressed entry said in full back into views, also where the entry was evicted since.
@@ -993,34 +1009,69 @@ class MemoryManager:
         there.update(said.id or "" for said in self.still_there([entry.original or entry.message for entry in entries]))
         return [entry for entry in entries if entry.id in there]
 
-    def _leave_out_erased(self, conversation: ShortTermMemory) -> None:
-        """Delete what another process erased, deleted or forgot of the conversation."""
-        entries = conversation.entries
-        try:
-            there = {message.id for message in self.still_there([entry.original or entry.message for entry in entries])}
-        except StoreError:  # what is said now must not wait for that: it is asked again
+    def _see_erased(self) -> None:
+        """Do :meth:`_leave_out_erased`, once a minute; where the server does not answer, nothing waits for it again."""
+        if self._open.sessions.may_be_outdated(self._as_it_is()):
+            try:
+                self._leave_out_erased()
+            except MemoryIntegrationError as error:  # it keeps nobody from what is said now
+                _log.warning("it is not known what other processes erased of %s: %s", self.scope, error)
+                self._open.sessions.ask_later()
+
+    def _leave_out_erased(self) -> None:
+        """Delete what other processes erased or deleted of the conversation, and the work of tools for it.
+
+        Raises:
+            StoreError: The server cannot be asked.
+        """
+        conversation = self._as_it_is()
+        if not self._open.memories.is_shared or not (entries := conversation.entries):
             return
+        said = [entry.original or entry.message for entry in entries]
+        gone = {message.id for message in _deleted(said, self._recorded(said))}
         with conversation.held():
             for entry in entries:
-                if entry.id not in there and conversation.get(entry.id) is entry:  # else it was said anew meanwhile
+                is_kept = entry.pinned or entry.role == "system" or entry.id not in gone
+                if not is_kept and conversation.get(entry.id) is entry:  # else it was said anew meanwhile
                     conversation.delete(entry.id)
+            if gone and not len(conversation):  # as where it is erased here: nothing is known of it any more
+                conversation.clear()
 
     def _recorded(self, messages: Iterable[Message]) -> dict[str, datetime | None]:
         """What :meth:`LongTermMemory.recorded` gives; where there is no store, none is made."""
         memories = self._open.memories
         return self.long_term.recorded(messages) if memories.is_open or memories.exists() else {}
 
-    def _as_recorded(self, messages: list[Message]) -> list[Message]:
+    def _as_recorded(self, messages: list[Message], *, goes_on: bool = False) -> list[Message]:
         """The messages as of the time when they were first said, without those that were stored once and deleted.
 
         A thread that goes on after a restart is not said anew: its age, and which of its facts are outdated, stay.
+
+        Args:
+            messages: The messages.
+            goes_on: Whether they may be of a thread that another process had, and so of another user.
+
+        Raises:
+            ScopeError: They are another user's: two users share a thread.
         """
         try:
             recorded = self._recorded(messages)
+            if goes_on and self._open.memories.is_open:
+                self._expect_no_others(messages, recorded)
         except StoreError:  # a store that cannot be read cannot be written either, which is said when they are stored
             return messages
         said_at = [recorded.get(message.id or "", message.created_at) for message in messages]
         return [replace(m, created_at=at) for m, at in zip(messages, said_at, strict=True) if at is not None]
+
+    def _expect_no_others(self, messages: Sequence[Message], recorded: Collection[str]) -> None:
+        """See that what was said before the latest question, and is not recorded here, is not another user's."""
+        latest = max((place for place, message in enumerate(messages) if message.role == "user"), default=0)
+        unknown = [
+            message
+            for message in messages[:latest]
+            if message.role in REMEMBERED_ROLES and message.text.strip() and message.id not in recorded
+        ]
+        self._open.sessions.claim(self.scope, unknown, lambda: self.long_term.users_of(unknown))
 
     def _store_waiting(self, *, unanswered: bool, refused_too: bool = False) -> None:
         """Store what waits: whole exchanges, or with ``unanswered`` everything; what was refused just now, if asked."""
@@ -1074,6 +1125,7 @@ class MemoryManager:
         return self if session_id == self.scope.session_id else self.for_scope(self.scope.with_session(session_id))
 
     def _managing(self) -> Managing:
+        self._leave_out_erased()  # else it would write down again what others erased
         opened, scope = self._open, self.scope
         return Managing(
             scope, opened.manager, self.short_term, self.features, lambda: opened.managed(scope), opened.counter.count,
@@ -1093,6 +1145,17 @@ class MemoryManager:
         every = self.short_term.policy.manage_every_n_turns
         if every is not None and self._open.sessions.is_due(self.scope, new_turns, every):
             self._open.work(lambda: self.apply(self._managing().plan()), background=self._open.background)
+
+
+def _deleted(messages: Sequence[Message], recorded: dict[str, datetime | None]) -> Iterator[Message]:
+    """What was deleted of a conversation by what is recorded of it: what is not goes with the user's message before."""
+    turn_is_gone = bool(recorded) and not any(recorded.values())  # what comes before the first question
+    for message in messages:
+        is_deleted = message.id in recorded and recorded[message.id] is None
+        if message.role == "user":
+            turn_is_gone = is_deleted
+        if is_deleted or (turn_is_gone and message.id not in recorded):
+            yield message
 
 
 def _begin_of_turn(messages: Sequence[Message]) -> int:

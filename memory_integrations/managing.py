@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from memory_integrations.decisions import Compress, Decision, Delete, Forget, Promote, Skipped, validate
+from memory_integrations.decisions import Compress, Decision, Delete, Forget, Keep, Promote, Skipped, validate
 from memory_integrations.errors import FactError, ManagementError
 from memory_integrations.features import FeatureMemory
 from memory_integrations.managed import ManagementLog
@@ -107,7 +107,7 @@ class Managing:
             fact_events=tuple(events),
             scope=str(self.scope),
         )
-        if done:
+        if any(not isinstance(decision, Keep) for decision in done):
             receipt = self._write_down(receipt)
         for decision in done:
             if isinstance(decision, Delete):

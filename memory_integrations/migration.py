@@ -6,6 +6,7 @@ is called again.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -281,7 +282,8 @@ def _surplus_pieces(here: QdrantClient, there: QdrantClient, name: str) -> list[
 
 
 def _digest(events: Iterable[Event]) -> str:
+    """The same for events that are equal, in whatever order they say their keys."""
     digest = sha256()
     for event in events:
-        digest.update(f"{event.number} {encode_event(event)}\n".encode())
+        digest.update(as_json_line([event.number, json.loads(encode_event(event))]))
     return digest.hexdigest()

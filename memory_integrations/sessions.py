@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from memory_integrations.errors import MemoryIntegrationError, MessageError, ScopeError
@@ -44,6 +44,7 @@ class Sessions:
         self._staying: WeakKeyDictionary[ShortTermMemory, int] = WeakKeyDictionary()  # by their revisions
         self._released: OrderedDict[MemoryScope, None] = OrderedDict()
         self._looked: WeakKeyDictionary[ShortTermMemory, float] = WeakKeyDictionary()
+        self._look_again_at = 0.0
         self._turns: dict[MemoryScope, int] = {}
         self._waiting: dict[MemoryScope, list[Message]] = {}
         self._refused: dict[int, tuple[float, float]] = {}  # until when, after which pause, by identities of messages
@@ -150,33 +151,53 @@ class Sessions:
         """Whether it is time to ask what other processes erased of a conversation; so it is once a minute."""
         now = time.monotonic()
         with self._lock:
-            is_due = now - self._looked.setdefault(conversation, now) > _LOOKS_AGAIN_AFTER
+            since = now - self._looked.setdefault(conversation, now)
+            is_due = since > _LOOKS_AGAIN_AFTER and now > self._look_again_at
             if is_due:
                 self._looked[conversation] = now
         return is_due
 
-    def claim(self, scope: MemoryScope, messages: Iterable[Message]) -> None:
+    def ask_later(self) -> None:
+        """Note that what others erased could not be asked: for a minute no conversation waits for that again."""
+        self._look_again_at = time.monotonic() + _LOOKS_AGAIN_AFTER
+
+    def claim(
+        self, scope: MemoryScope, messages: Iterable[Message], ask: Callable[[], Mapping[str, str]] | None = None
+    ) -> None:
         """Note whose conversation messages are from.
+
+        Args:
+            scope: The conversation that they are told in.
+            messages: The messages.
+            ask: Gives the users that a store has them of, by their ids, where that is not known in this process.
 
         Raises:
             ScopeError: The same message of the same session is another user's already: two users share a thread.
         """
-        if scope.user_id is None or scope.session_id is None:  # of no thread, nobody shares one
+        if (user := scope.user_id) is None or scope.session_id is None:  # of no thread, nobody shares one
             return
-        with self._lock:
-            for message in messages:
-                if not message.id or len(message.id) < _UNIQUE:
-                    continue  # "1" is everybody's
-                name = scope.session_id, message.id, hash(message.text)
-                owner = self._claimed.setdefault(name, scope.user_id)
-                if owner != scope.user_id:
-                    raise ScopeError(
-                        f"The thread {scope.session_id!r} holds messages of another user than {scope.user_id!r}. Give "
-                        "each user threads of their own: their ids must differ, since a checkpointer knows no users. "
-                        "Nothing was stored."
-                    )
-            while len(self._claimed) > _CLAIMED:
-                self._claimed.popitem(last=False)
+        names = {
+            message.id: (scope.session_id, message.id, hash(message.text))
+            for message in messages
+            if message.id and len(message.id) >= _UNIQUE  # "1" is everybody's
+        }
+        asked: Mapping[str, str] = {}
+        while True:
+            with self._lock:
+                owners = {id_: self._claimed.get(name) or asked.get(id_) or user for id_, name in names.items()}
+                others = {id_ for id_, owner in owners.items() if owner != user}
+                if others or ask is None or not names:
+                    for id_ in others or names:
+                        self._claimed.setdefault(names[id_], owners[id_])
+                    while len(self._claimed) > _CLAIMED:
+                        self._claimed.popitem(last=False)
+                    break
+            asked, ask = ask(), None
+        if others:
+            raise ScopeError(
+                f"The thread {scope.session_id!r} holds messages of another user than {user!r}. Give each user threads "
+                "of their own: their ids must differ, since a checkpointer knows no users. Nothing was stored."
+            )
 
     # What waits to be stored in long-term memory
 

@@ -104,6 +104,13 @@ class JournalConformance:
 
     # Writing and reading
 
+    def test_reading_makes_nothing(self, store: Journal) -> None:
+        reader = Reader(store)
+        store.check(ANN)
+        assert (reader.values, store.scopes(), dict(store.strays()), store.exists()) == ([], [], {}, False)
+        reader.append()
+        assert store.exists()
+
     def test_events_are_numbered_from_one_and_handed_over_in_order(self, reader: OpenReader) -> None:
         one = reader()
         written = [one.append(value) for value in range(5)]

@@ -48,13 +48,13 @@ def cluster() -> Iterator[str]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def new_database(server: str) -> str:
+def new_database(server: str, encoding: str = "UTF8") -> str:
     """A new, empty database on a cluster."""
     import psycopg
 
     name = f"t{uuid.uuid4().hex}"
     with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0")
     return server.replace("/postgres?", f"/{name}?")
 
 

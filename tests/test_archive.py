@@ -64,7 +64,7 @@ def filled(memory: MemoryManager, clock: Clock) -> MemoryManager:
         ann.set_fact("city", f"City {step}")
         clock.advance(60)
     ann.features.undo()
-    ann.set_fact("instruments", ["oboe", {"kind": "violin, ½ \u2028"}])
+    ann.set_fact("instruments", ["oboe", {"name": "violin, ½ \u2028", "kind": "strings"}])
     ann.features.delete("city")
     ann.follow([Message("user", "I play the oboe.", id="m1"), Message("assistant", LONG, id="m2")])
     ann.follow([Message("user", "And you?", id="m3"), Message("assistant", "I do not.", id="m4")])
@@ -120,13 +120,16 @@ def test_a_scope_goes_into_one_file_and_back(opened: Open, clock: Clock, tmp_pat
 def test_the_same_memory_gives_the_same_bytes_whichever_journal_it_has(
     opened: Open, clock: Clock, tmp_path: Path, journal_url: str | None
 ) -> None:
-    """Exported, imported into other stores and exported again: not a byte differs."""
-    filled(opened(), clock).export(tmp_path / "one.jsonl", all_scopes=True, vectors=True)
+    """Exported, imported into other stores and exported again: not a byte differs, and none of a prompt."""
+    one = filled(opened(), clock)
+    one.export(tmp_path / "one.jsonl", all_scopes=True, vectors=True)
     two = opened("two", journal_url=journal_url)
     two.import_archive(tmp_path / "one.jsonl")
     clock.advance(1000)
     two.export(tmp_path / "two.jsonl", all_scopes=True, vectors=True)
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+    prompts = [memory.for_scope("user:ann").features.to_prompt() for memory in (one, two)]
+    assert prompts[0] == prompts[1] and one.migrate_to(two).events
 
 
 @pytest.mark.parametrize("vectors", [False, True])

@@ -6,12 +6,14 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +21,9 @@ from typing import Any
 
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.language_models import GenericFakeChatModel
+from qdrant_server.fixtures import localhost, qdrant_server  # noqa: F401
+from qdrant_server.stand_in import StandIn
 
 from memory_integrations import MemoryManager, MemoryScope, Message, StoreCorruptedError
 from memory_integrations.collection import MemoryCollection
@@ -188,13 +193,13 @@ def photos(tmp_path: Path) -> Path:
     return directory
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "search x", "context x", "stats", "manage", "optimize", "reembed", "doctor", "erase --yes", "export all.jsonl",
-        "migrate --to-data-dir moved", "facts list", "facts repair",
-    ],
-)  # fmt: skip
+READING = (
+    "search x,context x,stats,manage,optimize,reembed,doctor,erase --yes,export all.jsonl,migrate --to-data-dir moved,"
+    "facts list"
+).split(",")
+
+
+@pytest.mark.parametrize("command", [*READING, "facts repair"])
 def test_a_directory_without_a_memory_stays_as_it_is(
     run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -204,6 +209,32 @@ def test_a_directory_without_a_memory_stays_as_it_is(
     assert (ran.code, ran.out) == (1, "")
     assert f"there is no memory in {photos}" in ran.err
     assert list(photos.parent.rglob("*")) == [photos, photos / "a.txt"]
+
+
+@pytest.mark.parametrize("command", READING)
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_database_without_a_memory_stays_as_it_is(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, command: str, is_there: bool
+) -> None:
+    pytest.importorskip("sqlalchemy")
+    monkeypatch.chdir(photos)
+    if is_there:
+        with closing(sqlite3.connect("memry.db")) as database:
+            database.execute("CREATE TABLE others (one)")
+    before = {path: path.read_bytes() for path in photos.iterdir()}
+    ran = run("--journal-url", "sqlite:///memry.db", *command.split())
+    assert (ran.code, ran.out) == (1, "")
+    assert re.search("there is no memory in .* or sqlite:///memry.db.* name another --journal-url", ran.err)
+    assert {path: path.read_bytes() for path in photos.iterdir()} == before
+
+
+def test_memories_whose_facts_are_looked_for_in_another_database_say_so(run: Run, told: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sqlalchemy")
+    url = f"sqlite:///{tmp_path}/memry.db"
+    for command in (["search", "piano"], ["facts", "list"], ["export", tmp_path / "a.jsonl"], ["doctor"]):
+        ran = run("--journal-url", url, *command)
+        assert (ran.code, ran.err) == (0, f"note: no facts were ever written to {url}, the --journal-url\n")
+    assert not (tmp_path / "memry.db").exists()
 
 
 def test_a_memory_of_facts_alone_is_read(run: Run, data_dir: Path) -> None:
@@ -221,6 +252,13 @@ def test_a_memory_elsewhere_needs_no_directory(run: Run, data_dir: Path, tmp_pat
     assert not data_dir.exists()
     assert run(*url, "facts", "list", "--json").json == {"city": "Porto"}
     assert run(*url, "stats", "--json").json["features"] == {"facts": 1}
+
+
+@pytest.mark.parametrize("command", ["stats", "facts list", "facts repair", "facts set a b"])
+def test_a_directory_of_a_user_who_is_not_there(run: Run, command: str) -> None:
+    ran = run(*command.split(), "--data-dir", "~nosuchuser/x")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "'~nosuchuser/x'" in ran.err
 
 
 def test_a_memory_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
@@ -352,6 +390,14 @@ def test_the_demo_shows_a_memory_work(demo: tuple[str, Path]) -> None:
     assert '"dog_name": "Biscuit"' in out and "Clause 9 asks for written consent" in out
     assert "of 220 tokens" in out and "Left out (budget): " in out
     assert out.rstrip().splitlines()[-4] == "Next"
+
+
+def test_the_demo_names_commands_that_can_be_run(run: Run, demo: tuple[str, Path], tmp_path: Path) -> None:
+    directory = tmp_path / "my dir"
+    shown = run("demo", "--data-dir", directory, "--scope", "user:a b").out
+    for line in re.findall(r"^  memory-integrations (.*user.*)$", shown, re.MULTILINE):
+        assert run(*shlex.split(line)).code == 0
+    assert f"--scope 'user:a b' --data-dir '{directory}'" in shown
 
 
 def test_the_demo_reads_well_in_a_pipe(demo: tuple[str, Path]) -> None:
@@ -655,6 +701,20 @@ def test_stats(run: Run, told: Path) -> None:
     assert (stats["scope"], stats["features"], stats["long_term"]) == ("user:me", {"facts": 2}, {"memories": 2})
     assert stats["bytes"] > 0
     assert re.search(r"memories +2\n", re.sub(r" +\n", "\n", run("stats").out))
+
+
+def test_stats_say_what_is_not_in_files(
+    run: Run,
+    told: Path,
+    tmp_path: Path,
+    qdrant_server: StandIn,  # noqa: F811
+) -> None:
+    pytest.importorskip("sqlalchemy")
+    url = ("--journal-url", f"sqlite:///{tmp_path}/journal.db")
+    run(*url, "facts", "set", "city", "Porto")
+    assert re.search(r"on disk +\d.* MB in .*; the facts are in a database\n", run(*url, "stats").out)
+    ran = run("--qdrant", qdrant_server.url, *url, "stats")
+    assert re.search(r"on disk +nothing; the facts are in a database; the memories are on a server\n", ran.out)
 
 
 def test_stats_measure_the_memory_alone(run: Run, told: Path) -> None:
@@ -1104,6 +1164,20 @@ def test_chat_without_a_model_shows_what_one_would_be_given(run: Run, data_dir: 
     assert stored[0].session_id and stored[0].session_id.startswith("chat-")
 
 
+def test_chat_takes_for_a_command_what_is_one(run: Run, data_dir: Path) -> None:
+    said = ["/etc/hosts is broken on my laptop", "/etc/hosts", "/forget it"]
+    ran = run("chat", typed="\n".join([*said, "/contxt"]))
+    assert "/contxt is no command, and was not stored.\n/facts  what is known" in ran.out
+    with memory_of(data_dir) as memory:
+        assert [message.content for message in memory.long_term.messages()] == said
+
+
+def test_p24_what_a_chat_forgot_it_does_not_show(run: Run) -> None:
+    ran = run("chat", typed="My pin code is 4711\n/forget\n/context\n")
+    assert "4711" not in ran.out[ran.out.index("This conversation is forgotten") :]
+    assert ran.out.endswith("Nothing was said yet.\n\n")
+
+
 def test_chat_ends_with_its_input_and_keeps_a_given_session(run: Run, data_dir: Path) -> None:
     assert run("chat", "--scope", "user:me/session:s1", typed="Hello").code == 0
     with memory_of(data_dir) as memory:
@@ -1222,6 +1296,18 @@ def test_manage_shows_asks_does_and_takes_back(run: Run, talked: Path) -> None:
     nothing = run("manage", "--undo")
     assert nothing.code == 1
     assert "nothing is left to take back" in nothing.err
+
+
+def test_manage_asks_nothing_where_a_model_changes_nothing(
+    run: Run, talked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = pytest.importorskip("langchain.chat_models")
+    run("manage", "--yes")
+    kept = '{"decisions": [{"id": "e1", "action": "KEEP", "reason": "It matters."}], "facts": []}'
+    monkeypatch.setattr(models, "init_chat_model", lambda _: GenericFakeChatModel(messages=iter([kept])))
+    ran = run("manage", "--model", "some:model")
+    assert (ran.code, ran.err) == (0, "") and ran.out.endswith("nothing to do\n")
+    assert "taken back: 1 fact set, 1 entry deleted" in run("manage", "--undo").out
 
 
 def test_manage_goes_through_all_sessions_and_back(run: Run, talked: Path) -> None:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +23,7 @@ from memory_integrations import (
     MemoryManager,
     Message,
     MessageError,
+    ScopeError,
     ShortTermPolicy,
     StoreUnavailableError,
     ToolCall,
@@ -58,6 +60,75 @@ def test_p7_only_what_is_new_is_taken_in(manager: OpenManager) -> None:
     assert memory.follow(said) == ["q2", "a2"]
     assert memory.follow(said) == []
     assert stored(memory) == held(memory) == [message.id for message in said]
+
+
+def thread(*texts: str, first: str = "") -> list[Message]:
+    """What a checkpointer keeps of a thread, under ids that nobody else's messages have."""
+    roles = ("user", "assistant")
+    said = [Message(roles[n % 2], text, id=f"id-of-a-checkpointer-{n}") for n, text in enumerate(texts)]
+    return [Message("system", first), *said] if first else said
+
+
+PIN = thread("My PIN is 4711.", "Noted.")
+
+
+@pytest.fixture
+def looked_through(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Of each time that what others said is looked through, what was looked for."""
+    asked: list[Any] = []
+    users_of = LongTermMemory.users_of
+    monkeypatch.setattr(LongTermMemory, "users_of", lambda self, said: asked.append(said) or users_of(self, said))
+    return asked
+
+
+@pytest.mark.parametrize("more", [["Hello"], ["And what is it now?", "4711.", "Hello"]])
+@pytest.mark.parametrize("first", ["", "You are helpful."])
+def test_p21_a_thread_in_which_another_user_spoke_raises_in_every_process(
+    manager: OpenManager, looked_through: list[Any], more: list[str], first: str
+) -> None:
+    """P21: of what came in later, the other process may have stored nothing yet."""
+    manager().follow(PIN)
+    elsewhere = manager("user:bob/session:s1")
+    for _ in range(3):
+        with pytest.raises(ScopeError, match="threads of their own"):
+            elsewhere.follow(thread("My PIN is 4711.", "Noted.", *more, first=first))
+    elsewhere.flush()
+    assert stored(elsewhere) == held(elsewhere) == []
+    assert len(looked_through) == 1
+    elsewhere.for_scope("user:ann/session:s1").follow(PIN)  # to whom it belongs
+    elsewhere.for_scope("user:bob/session:s2").follow(thread("My PIN is 4711.", "Noted.", "Hello"))
+
+
+@pytest.mark.parametrize("why", ["short ids", "erased", "deleted", "of everybody", "of another text"])
+def test_p21_what_is_no_proof_of_another_user_raises_nothing(manager: OpenManager, why: str) -> None:
+    said = thread("My PIN is 4711.", "Noted.")
+    if why == "short ids":
+        said = [replace(message, id=f"{n}") for n, message in enumerate(said)]
+    ann = manager("session:s1" if why == "of everybody" else "user:ann/session:s1")
+    ann.follow(said)
+    if why == "erased":
+        ann.erase()
+    elif why == "deleted":
+        ann.long_term.delete([hit.id for hit in ann.search_long_term("My PIN is noted", 9)])
+    elif why == "of another text":
+        said = [replace(message, content=f"Otherwise: {message.text[::-1]}") for message in said]
+    bob = manager("user:bob/session:s1")
+    bob.follow([*said, Message("user", "Hello", id="id-of-a-checkpointer-9")], unanswered=True)
+    assert len(stored(bob)) == 3
+
+
+def test_p21_a_users_own_thread_goes_on_without_a_look_through_what_others_said(
+    manager: OpenManager, looked_through: list[Any]
+) -> None:
+    manager("user:bob/session:s1").follow(PIN)
+    said = thread(*(f"Line {n}" for n in range(8)))
+    for text in said:
+        said_anew = manager()  # in another process each time, with tools at work
+        call = Message("assistant", "", tool_calls=(ToolCall("c", "f"),), id="id-of-the-message-of-a-call")
+        said_anew.follow([*said[: said.index(text)], text], unanswered=True)
+        said_anew.follow([*said[: said.index(text) + 1], call, Message("tool", "5", id="id-of-a-tools-result")])
+    assert stored(said_anew) == [message.id for message in said]
+    assert looked_through == []
 
 
 def test_p8_what_was_evicted_does_not_come_back(manager: OpenManager) -> None:

@@ -11,6 +11,7 @@ import traceback
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,27 @@ def test_p27_processes_that_set_facts_at_once_lose_none(url: str, long_run: bool
             mine = [e.data["value"] for e in reader.events if e.data["key"].startswith(f"{worker}-")]
             assert mine == list(range(each)), "each one's order is kept"
     finally:
+        journal.close()
+
+
+def test_two_that_undo_at_once_take_back_two_changes(url: str) -> None:
+    one, two = SqlJournal(url), SqlJournal(url)
+    ours, others = (FeatureMemory(open_shelves(journal), ANN) for journal in (one, two))
+    first, *_ = [ours.set(key, 1) for key in "abc"]
+    now, told = one.clock, []
+
+    def meanwhile() -> datetime:
+        """The other one is between our look and our write."""
+        one.clock = now
+        told.append(others.undo())
+        return now()
+
+    one.clock = meanwhile
+    assert (ours.undo(), told) == ("b", ["c"])
+    one.clock = meanwhile
+    assert (ours.undo(first), told) == (None, ["c", "a"])
+    assert ours.all() == {}
+    for journal in (one, two):
         journal.close()
 
 
@@ -231,17 +253,40 @@ def test_a_row_that_names_no_scope_is_damage(url: str, journal: SqlJournal, tmp_
 )
 def test_a_database_that_does_not_answer_is_named_without_its_password(url: str) -> None:
     with pytest.raises(StoreUnavailableError) as caught:
-        Reader(SqlJournal(url))
+        Reader(SqlJournal(url)).append()
     assert "hunter2" not in str(caught.value)
     assert "Nothing was written" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense", "mysql://x/y", "sqlite://", "sqlite:///:memory:", "", "postgresql://ann:hunter2@host:port/x"]
-)
-def test_what_is_no_url_of_ours_is_refused_at_once(url: str, tmp_path: Path) -> None:
+    "url",
+    [
+        "nonsense", "mysql://x/y", "sqlite://", "sqlite:///:memory:", "", "postgresql://ann:hunter2@host:port/x",
+        "sqlite:///q\udcff.db", "sqlite:///q.db?timeout=abc", "sqlite:///q.db?cached_statements=x", "sqlite+x:///q.db",
+    ],
+)  # fmt: skip
+def test_what_is_no_url_of_ours_is_refused_at_once(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(StoreUnavailableError, match="Expected postgresql://"):
         MemoryManager(journal_url=url, data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "WIN1252", "SQL_ASCII"])
+def test_a_database_that_has_not_all_characters_is_refused_at_once(postgresql: str, encoding: str) -> None:
+    with pytest.raises(StoreUnavailableError, match=f"encoding is {encoding}.*ENCODING 'UTF8'"):
+        Reader(SqlJournal(postgres.new_database(postgresql, encoding)))
+
+
+def test_what_is_written_is_utf8_whatever_else_a_connection_is_told(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres.new_database(postgresql)
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    for given in (url, f"{url}&client_encoding=latin1"):
+        with contextlib.closing(SqlJournal(given)) as journal:
+            Reader(journal).append("Łódź 🙂")
+    with contextlib.closing(SqlJournal(url)) as journal:
+        assert Reader(journal).values == ["Łódź 🙂"] * 2
 
 
 def test_a_write_that_fails_changes_nothing(tmp_path: Path, clock: Clock) -> None:

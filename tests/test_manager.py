@@ -264,6 +264,8 @@ def test_a_failed_write_raises_and_changes_nothing(tmp_path: Path) -> None:
     blocked.write_text("in the way")
     with pytest.raises(StoreError, match="a file"):
         MemoryManager(SESSION, data_dir=blocked).set_fact("name", "Ann")
+    with pytest.raises(StoreUnavailableError, match=r"'~nosuchuser/x'.*no such user"):
+        MemoryManager(SESSION, data_dir="~nosuchuser/x")
     with MemoryManager(SESSION, data_dir=tmp_path / "fine") as memory:
         (tmp_path / "fine").mkdir()
         (tmp_path / "fine" / "vectors").write_text("in the way")

@@ -96,6 +96,13 @@ def test_only_what_differs_moves(opened: Open, clock: Clock, tmp_path: Path) -> 
         one.migrate_to(one.for_scope("user:x"))
 
 
+def test_one_history_is_equal_in_whatever_order_its_keys_are(opened: Open) -> None:
+    one, two = opened(), opened("two")
+    one.set_fact("prefs", {"zebra": 1, "apple": 2})
+    two.set_fact("prefs", {"apple": 2, "zebra": 1})
+    assert one.migrate_to(two) == two.migrate_to(one)
+
+
 def test_nothing_is_deleted_where_it_came_from(opened: Open, clock: Clock) -> None:
     one = filled(opened(), clock)
     before = told(one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,7 +28,7 @@ from memory_integrations.cli.options import (
     settings,
 )
 from memory_integrations.cli.prompt import prompt, show_context, show_prompt
-from memory_integrations.cli.show import console, plain
+from memory_integrations.cli.show import console, plain, printable
 from memory_integrations.cli.values import shown_value
 from memory_integrations.errors import MessageError
 from memory_integrations.manager import MemoryManager
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from memory_integrations.context import Context
 
 _HELP = "/facts  what is known   /context  the last prompt   /forget  this conversation   /quit  or ctrl-D"
+_COMMAND = re.compile(r"/\w+")  # one that is mistyped too; "/etc/hosts is broken" is said
 
 
 def chat(
@@ -72,10 +74,10 @@ def chat(
 def _converse(screen: Console, memory: MemoryManager, stream: Stream | None, max_tokens: int) -> None:
     shown: Context | None = None
     for typed in _typed():
-        if typed.startswith("/"):
-            if typed == "/quit":
-                return
-            _obey(screen, memory, typed, shown)
+        if typed == "/quit":
+            return
+        if _COMMAND.fullmatch(typed):
+            shown = _obey(screen, memory, typed, shown)
             continue
         if not _remember(memory, Message("user", typed)):
             continue
@@ -115,7 +117,8 @@ def _typed() -> Iterator[str]:
             yield typed.strip()
 
 
-def _obey(screen: Console, memory: MemoryManager, command: str, shown: Context | None) -> None:
+def _obey(screen: Console, memory: MemoryManager, command: str, shown: Context | None) -> Context | None:
+    """Do what a command says; returns what is shown as the last prompt from then on."""
     if command == "/facts":
         show_facts(screen, memory)
     elif command == "/context" and shown:
@@ -125,8 +128,11 @@ def _obey(screen: Console, memory: MemoryManager, command: str, shown: Context |
     elif command == "/forget":
         memory.clear_session()
         screen.print("This conversation is forgotten. Facts and memories stay.")
+        return None
     else:
+        screen.print(printable(f"{command} is no command, and was not stored."))
         screen.print(_HELP, style="dim")
+    return shown
 
 
 def _show_learnt(screen: Console, memory: MemoryManager) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,8 +51,9 @@ def demo(
         _show(screen, owner, data_dir or Path(temporary), question)
     screen.print("Next", style="bold")
     if data_dir:
-        screen.print(f"  {PROGRAM} facts history --scope {scope} --data-dir {data_dir}", soft_wrap=True)
-        screen.print(f'  {PROGRAM} search "cherry blossom" --scope {scope} --data-dir {data_dir}', soft_wrap=True)
+        of = f"--scope {quote(scope)} --data-dir {quote(str(data_dir))}"
+        screen.print(f"  {PROGRAM} facts history {of}", soft_wrap=True)
+        screen.print(f'  {PROGRAM} search "cherry blossom" {of}', soft_wrap=True)
     else:
         screen.print(f'  {PROGRAM} demo --question "When is the trip to Japan?"')
         screen.print(f"  {PROGRAM} chat                       # a memory of your own")

@@ -26,7 +26,7 @@ from memory_integrations.cli.options import (
 from memory_integrations.cli.show import console, plain, print_json, printable, show_rows
 from memory_integrations.cli.values import shown_value, typed_value
 from memory_integrations.errors import StoreCorruptedError
-from memory_integrations.manager import MemoryManager
+from memory_integrations.manager import MemoryManager, directory_of
 from memory_integrations.messages import as_unicode
 from memory_integrations.scopes import MemoryScope
 
@@ -111,7 +111,7 @@ def repair_facts(
     if settings.get().journal_url:
         raise failure("facts repair mends files, and the facts are in a database: run `doctor --repair`.", 2)
     expect_memory(data_dir)
-    journal = JsonlJournal(data_dir / "journal")
+    journal = JsonlJournal(directory_of(data_dir) / "journal")
     try:
         scopes = journal.scopes() if scope is None else [MemoryScope.parse(scope).owner]
     except StoreCorruptedError as error:

@@ -86,7 +86,7 @@ def _manage(screen: Console, memory: MemoryManager, yes: bool) -> None:
     screen.print(Text.assemble((printable(str(memory.scope)), "bold"), f": {said}"), soft_wrap=True)
     if plan.failed:
         raise failure(f"{plan.failed}. Nothing was changed.")
-    if not plan.decisions:
+    if not plan.diff().rows:
         screen.print("nothing to do")
         return
     _show(screen, plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
@@ -13,7 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from memory_integrations.delimiters import visible
-from memory_integrations.manager import DEFAULT_DATA_DIR, MemoryManager
+from memory_integrations.errors import StoreError
+from memory_integrations.journal import Journal
+from memory_integrations.manager import DEFAULT_DATA_DIR, MemoryManager, directory_of
 from memory_integrations.scopes import MemoryScope
 
 PROGRAM = "memory-integrations"
@@ -88,19 +91,40 @@ def opened(
 
 
 def stores_in(data_dir: Path) -> list[Path]:
-    """The directories of a memory's files that are there: of the facts, and of the memories."""
-    directory = data_dir.expanduser()
-    return [store for store in (directory / "journal", directory / "vectors") if store.is_dir()]
+    """The directories of a memory's files that are there: of the facts, and of the memories, where these are files."""
+    given, directory = settings.get(), directory_of(data_dir)
+    stores = {"journal": given.journal_url, "vectors": given.qdrant}
+    return [directory / name for name, url in stores.items() if not url and (directory / name).is_dir()]
 
 
 def expect_memory(data_dir: Path) -> None:
-    """Fail where there is no memory: any other directory would be made one, and pass for it."""
+    """Fail where there is no memory: what was mistyped would pass for one that is empty."""
     given = settings.get()
-    if not (given.qdrant or given.journal_url or stores_in(data_dir)):
+    is_elsewhere, place, option = bool(given.qdrant or stores_in(data_dir)), str(data_dir), "--data-dir"
+    if given.journal_url:
+        from memory_integrations.journal_sql import SqlJournal
+
+        journal = SqlJournal(given.journal_url)
+        if _may_have_facts(journal):
+            return
+        if is_elsewhere:
+            warnings.warn(f"no facts were ever written to {journal.place}, the --journal-url", stacklevel=2)
+        place, option = f"{place} or {journal.place}", "--journal-url"
+    if not is_elsewhere:
         raise failure(
-            f"there is no memory in {data_dir}. Store something with `ingest`, `chat` or `facts set`, or name another "
-            "--data-dir."
+            f"there is no memory in {place}. Store something with `ingest`, `chat` or `facts set`, or name another "
+            f"{option}."
         )
+
+
+def _may_have_facts(journal: Journal) -> bool:
+    """Whether a journal is there; one that does not answer may be, and whoever reads it says what is wrong."""
+    try:
+        return journal.exists()
+    except StoreError:
+        return True
+    finally:
+        journal.close()
 
 
 def agreed(question: str) -> bool:

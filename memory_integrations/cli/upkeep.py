@@ -25,6 +25,7 @@ from memory_integrations.cli.options import (
     failure,
     interruption,
     opened,
+    settings,
     stores_in,
 )
 from memory_integrations.cli.show import console, counted, plain, print_json, progress, show_grid
@@ -48,8 +49,17 @@ def stats(
     table.add_row("scope", plain(counts["scope"]))
     table.add_row("facts", f"{counts['features']['facts']:,}")
     table.add_row("memories", f"{counts['long_term']['memories']:,}")
-    table.add_row("on disk", Text(f"{size / 1e6:,.1f} MB in {data_dir}, of all scopes"))
+    table.add_row("on disk", Text(_told_size(size, data_dir)))
     show_grid(console(), table)
+
+
+def _told_size(size: int, data_dir: Path) -> str:
+    """What the files take, and what is not in files."""
+    given = settings.get()
+    places = {"the facts are in a database": given.journal_url, "the memories are on a server": given.qdrant}
+    elsewhere = [told for told, url in places.items() if url]
+    here = "nothing" if len(elsewhere) == len(places) else f"{size / 1e6:,.1f} MB in {data_dir}, of all scopes"
+    return "; ".join([here, *elsewhere])
 
 
 def _on_disk(directory: Path) -> int:

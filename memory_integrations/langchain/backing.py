@@ -16,6 +16,8 @@ from langchain_core.messages import BaseMessage
 from memory_integrations.errors import MemoryIntegrationError, StoreUnavailableError
 from memory_integrations.forks import inherited
 from memory_integrations.langchain.messages import from_langchain
+from memory_integrations.manager import MemoryManager
+from memory_integrations.messages import Message
 from memory_integrations.short_term import ShortTermMemory
 
 _PLACES = 10_000
@@ -55,18 +57,24 @@ def forget(memory: ShortTermMemory) -> None:
 class Writing:
     """One reading and writing of a backing: afterwards everything is in it once, or waits for the next.
 
+    Args:
+        memory: The memory of the session.
+        backing: What the backing is called.
+        added: What is to be written besides.
+
     Attributes:
         earlier: What it had, each message under its id.
         missing: What it lacks.
     """
 
-    def __init__(self, memory: ShortTermMemory, backing: str, added: Sequence[BaseMessage]) -> None:
+    def __init__(self, memory: MemoryManager, backing: str, added: Sequence[BaseMessage]) -> None:
         self.earlier: list[BaseMessage] = []
         self.missing: list[BaseMessage] = []
         self._backing = backing
         self._planned = False
-        self._memory = memory
-        self._known: _Backed = memory.attached.setdefault(_ATTACHED, _Backed())
+        self._memory, self._still_there = memory.short_term, memory.still_there
+        self._tag = memory.scope.tag
+        self._known: _Backed = self._memory.attached.setdefault(_ATTACHED, _Backed())
         with self._known.lock:  # taken, so that no two write the same
             self._tried, self._known.tried = self._known.tried, []
             self._untried, self._known.untried = self._known.untried, []
@@ -78,15 +86,20 @@ class Writing:
         return by_id([*self.earlier, *self.missing])
 
     def plan(self, whole: Iterable[BaseMessage]) -> None:
-        """See what is missing."""
+        """See what is missing.
+
+        Raises:
+            StoreError: It cannot be asked what was erased since; everything waits on.
+        """
         whole, known = list(whole), self._known
         said = [None if message.id else _said(message) for message in whole]
         kept = {message.id for message in whole if message.id}
         self._counts = Counter(text for text in said if text)
         self._writes = known.writes
-        # What was erased since is written no more.
-        self._tried = [message for message in self._tried if _is_known(self._memory, message)]
-        self._untried = [message for message in self._untried if _is_known(self._memory, message)]
+        # What was erased or deleted since is written no more.
+        there = self._not_erased([*self._tried, *self._untried])
+        self._tried = [message for message in self._tried if message.id in there]
+        self._untried = [message for message in self._untried if message.id in there]
         with known.lock:
             before = Counter(known.counts)
             for message in self._tried:
@@ -99,11 +112,11 @@ class Writing:
                 else:
                     self.missing.append(message)
         self.earlier = by_id(self._named(whole, said))
-        there = {message.id: message for message in (*self.earlier, *self.missing)}
+        written = {message.id: message for message in (*self.earlier, *self.missing)}
         for message in (*self._untried, *self._added):
-            if message.id not in there or _said(there[message.id]) != _said(message):
+            if message.id not in written or _said(written[message.id]) != _said(message):
                 self.missing.append(message)
-                there[message.id] = message
+                written[message.id] = message
         self._keeps_ids = bool(whole) and len(kept) == len(whole)
         self._planned = True
 
@@ -133,6 +146,17 @@ class Writing:
                 "kept in this process; the next call writes it."
             ) from error
 
+    def _not_erased(self, waiting: Iterable[BaseMessage]) -> set[str | None]:
+        """The ids of those that were taken into the conversation, and neither erased with it nor deleted since."""
+        said: list[Message] = []
+        for message in map(from_langchain, waiting):
+            entry = self._memory.get(message.id or "")
+            if entry is not None:
+                said.append(entry.original or entry.message)  # with its time
+            elif self._memory.knows(message):
+                said.append(message)
+        return {message.id for message in self._still_there(said)} if said else set()
+
     def _named(self, whole: Iterable[BaseMessage], said: Iterable[str | None]) -> Iterable[BaseMessage]:
         """The messages of a backing under their ids; where it keeps none, the same message always gets the same."""
         counts: Counter[str] = Counter()
@@ -141,8 +165,9 @@ class Writing:
                 yield message
                 continue
             counts[text] += 1
-            id_ = self._known.ids.get((text, counts[text]), f"b-{text}-{counts[text]}")
-            yield message.model_copy(update={"id": id_})
+            id_ = self._known.ids.get((text, counts[text]))
+            # Others' sessions may have this one's name, and say the same.
+            yield message.model_copy(update={"id": id_ or f"b-{_short(self._tag + text)}-{counts[text]}"})
 
     def _note(self, text: str, count: int, message: BaseMessage) -> None:
         """Note which message says a text for the first, second, ... time."""
@@ -152,15 +177,14 @@ class Writing:
             del ids[next(iter(ids))]
 
 
-def _is_known(memory: ShortTermMemory, message: BaseMessage) -> bool:
-    """Whether a message was taken into the conversation and not erased with it since."""
-    return memory.get(message.id or "") is not None or memory.knows(from_langchain(message))
-
-
 def _said(message: BaseMessage) -> str:
     """Who says what, as a short text; what else there is to a message a backing may not keep."""
     content = json.dumps([message.type, message.content], sort_keys=True, default=str)
-    return blake2b(content.encode(), digest_size=12).hexdigest()
+    return _short(content)
+
+
+def _short(text: str) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 def by_id(messages: Iterable[BaseMessage]) -> list[BaseMessage]:

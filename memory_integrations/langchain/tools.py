@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
 from langchain.tools import ToolRuntime
@@ -25,8 +26,10 @@ _log = logging.getLogger("memory_integrations")
 
 Text = Annotated[str, Field(max_length=2000)]
 Value = Text | bool | int | float | list[Text]
+_KEY_LENGTH = 100  # characters
+_AT_MOST = 20  # memories that are found, or keys that are named
 Key = Annotated[
-    str, Field(min_length=1, max_length=100, description="A short name in snake_case, such as 'home_city'.")
+    str, Field(min_length=1, max_length=_KEY_LENGTH, description="A short name in snake_case, such as 'home_city'.")
 ]
 _Result = TypeVar("_Result")
 
@@ -72,14 +75,14 @@ def memory_tools(memory: MemoryManager, *, require_user: bool = True) -> list[Ba
         features = facts_of(runtime)
         if _told(lambda: features.delete(key)):
             return f"Forgotten: {key}."
-        return f"There is no fact {key!r}. Known are: {', '.join(map(as_data, features.keys())) or 'none'}."
+        return f"There is no fact {key!r}. Known are: {_nearest(key, features.keys())}."
 
     def search_memory(
         query: Annotated[str, Field(min_length=1, description="What to look for, as a question or in keywords.")],
         runtime: ToolRuntime[Any, Any],
         since: Annotated[datetime | None, Field(description="Only what was said at this time or later.")] = None,
         until: Annotated[datetime | None, Field(description="Only what was said before this time.")] = None,
-        limit: Annotated[int, Field(ge=1, le=20, description="How many memories at most.")] = 5,
+        limit: Annotated[int, Field(ge=1, le=_AT_MOST, description="How many memories at most.")] = 5,
     ) -> tuple[str, list[dict[str, Any]]]:
         """Search everything that was said in earlier conversations with this user."""
         long_term = of(runtime).long_term
@@ -116,6 +119,13 @@ def _told(call: Callable[[], _Result]) -> _Result:
             raise ToolException(f"Not done: {error}") from error
         _log.error("a memory tool failed: %s", error)  # where stores are is nobody's business but the operator's
         raise ToolException("Not done: the memory cannot be reached now. Try again later.") from error
+
+
+def _nearest(key: str, keys: Sequence[str]) -> str:
+    """The keys that are most like one that is none, as a line; those that a model may name."""
+    named = get_close_matches(key, [known for known in keys if len(known) <= _KEY_LENGTH], _AT_MOST, cutoff=0)
+    others = [f"{len(keys) - len(named)} others"] if len(named) < len(keys) else []
+    return ", ".join([*map(as_data, named), *others]) or "none"
 
 
 def _latest_user_message(state: Any) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import replace
 
 from memory_integrations.arrival import new_id
@@ -16,7 +16,7 @@ from memory_integrations.short_term import ShortTermMemory
 _KNOWN = 50_000
 """Of so many messages of a session, the latest, it is known what they said."""
 _CERTAIN = 3
-"""So many messages in a row that say what was said last are those."""
+"""So many messages in a row that say what was said last are those; or fewer, where one has its id."""
 
 
 class Conversation:
@@ -73,12 +73,17 @@ class Conversation:
         """The messages under the ids that they have here, new ones under new ids.
 
         Args:
-            told: The conversation, or the end of it, oldest first; messages that have ids keep them.
+            told: The conversation, or the end of it, oldest first; messages that have ids keep them, of two with the
+                same id the first.
             memory: What else was said in the session, through other components.
         """
         self.begun = True
         self._note([entry.original or entry.message for entry in memory.entries])
-        told = [self._here(message, memory) for message in told]
+        first = {message.id: i for i, message in reversed(list(enumerate(told)))}
+        told = [
+            self._here(message, memory) if first[message.id] == i else _said_anew(message)
+            for i, message in enumerate(told)
+        ]
         ids = _match(list(self._said.items()), [(message.id, hash(_said(message))) for message in told])
         named = [replace(message, id=id_ or new_id()) for message, id_ in zip(told, ids, strict=True)]
         self._note(named)
@@ -104,7 +109,7 @@ class Conversation:
             return message
         if message.session_id in (None, memory.session_id) and id_ not in self._forgotten:
             return message
-        return replace(message, id=None, session_id=None, created_at=None)
+        return _said_anew(message)
 
     def _note(self, messages: Sequence[Message]) -> None:
         for message in messages:
@@ -120,6 +125,10 @@ def conversation_of(memory: MemoryManager) -> Conversation:
     return known
 
 
+def _said_anew(message: Message) -> Message:
+    return replace(message, id=None, session_id=None, created_at=None)
+
+
 def _said(message: Message) -> Hashable:
     """What a message says, as far as a store that keeps its text alone knows it."""
     text = message.text.strip()
@@ -132,14 +141,16 @@ def _said(message: Message) -> Hashable:
 def _match(known: Sequence[tuple[str, Hashable]], told: Sequence[tuple[str | None, Hashable]]) -> list[str | None]:
     """The ids of what is told again; None for what is new.
 
-    What stands somewhere in the conversation as it is told is that part of it. Where it begins with the end of the
-    conversation, what follows is new, also where it says what was said before. Else each is the first that says the
-    same: something was changed in between.
+    A message that has an id is that one, and no other is. What stands somewhere in the conversation as it is told is
+    that part of it. Where it begins with the end of the conversation, what follows is new, also where it says what was
+    said before. Else each is the first that says the same: something was changed in between.
     """
-    said, texts = [text for _, text in known], [text for _, text in told]
-    begin, length = _overlap(said, texts)
-    apart = _one_by_one(known, told)
-    if length < len(told) and length < _CERTAIN and sum(map(bool, apart)) > length + 1:
+    named = {own for own, _ in told if own}
+    said = [id_ if id_ in named else text for id_, text in known]
+    begin, length = _overlap(said, [own or text for own, text in told])
+    apart = _one_by_one(known, told, named)
+    is_certain = length >= _CERTAIN or any(own for own, _ in told[:length])
+    if length < len(told) and not is_certain and sum(map(bool, apart)) > length + 1:
         return apart
     ids = [id_ for id_, _ in known[begin : begin + length]]
     return [own or id_ for (own, _), id_ in zip(told, [*ids, *[None] * (len(told) - length)], strict=True)]
@@ -166,8 +177,9 @@ def _overlap(said: Sequence[Hashable], texts: Sequence[Hashable]) -> tuple[int, 
     return (len(said) - length, length) if whole is None else (whole, len(texts))
 
 
-def _one_by_one(known: Sequence[tuple[str, Hashable]], told: Sequence[tuple[str | None, Hashable]]) -> list[str | None]:
-    named = {own for own, _ in told if own}
+def _one_by_one(
+    known: Sequence[tuple[str, Hashable]], told: Sequence[tuple[str | None, Hashable]], named: Collection[str]
+) -> list[str | None]:
     free: defaultdict[Hashable, deque[str]] = defaultdict(deque)
     for id_, said in known:
         if id_ not in named:

@@ -100,7 +100,7 @@ def to_llama_index(message: Message) -> RememberedMessage:
         ]
         if "tool_calls" in others:
             stay = Counter(call.id for call in message.tool_calls)
-            others["tool_calls"] = [call for call in others["tool_calls"] if _take(stay, _sent_call(call).id)]
+            others["tool_calls"] = [call for call in _sent_calls(others) if _take(stay, _sent_call(call).id)]
             if not others["tool_calls"]:  # an empty list would be sent, and refused
                 del others["tool_calls"]
     return _remembered(message, blocks, others, raw.role)
@@ -269,7 +269,15 @@ def _calls(message: ChatMessage) -> tuple[ToolCall, ...]:
         for block in message.blocks
         if isinstance(block, ToolCallBlock)
     )
-    return calls or tuple(map(_sent_call, message.additional_kwargs.get("tool_calls") or ()))
+    return calls or tuple(map(_sent_call, _sent_calls(message.additional_kwargs)))
+
+
+def _sent_calls(others: Mapping[str, Any]) -> list[Any]:
+    """The calls that are kept beside the blocks; what is none, whoever put it there, asks for nothing."""
+    sent = others.get("tool_calls")
+    if not isinstance(sent, list | tuple):
+        return []
+    return [call for call in sent if any(_field(call, name) for name in ("id", "function", "name"))]
 
 
 def _sent_call(call: Any) -> ToolCall:

@@ -37,7 +37,9 @@ from strategies import Clock, fresh_scope, sentences
 
 from memory_integrations import (
     BudgetError,
+    Delete,
     LongTermMemory,
+    ManagementPlan,
     MemoryManager,
     ScopeError,
     ShortTermPolicy,
@@ -463,6 +465,17 @@ def test_something_that_is_said_again_and_again_is_not_lost(memory: MemoryManage
         assert len(remembered(memory)) == 2 * i
         assert len(memory.short_term) == min(2 * i, 6)
         assert texts(history.messages) == ["ok"] * 2 * i
+
+
+def test_p21_two_users_say_the_same_in_sessions_of_one_name(memory: MemoryManager, tmp_path: Path) -> None:
+    """Over backings that keep no ids, which are made of what is said then."""
+    for user in ("ann", "bob"):
+        backing = TextFile(tmp_path / user)
+        backing.add_messages([HumanMessage("Hello"), AIMessage("Hi")])
+        history = history_of(memory.for_scope(f"user:{user}"), backing=backing)
+        assert texts(history.messages) == ["Hello", "Hi"]
+        history.add_messages([HumanMessage("How are you?"), AIMessage("Fine")])
+        assert remembered(history.memory) == ["How are you?", "Fine"]
 
 
 def test_p26_the_same_text_written_twice_at_once_is_two_messages(memory: MemoryManager, tmp_path: Path) -> None:
@@ -960,16 +973,40 @@ def test_p8_a_call_that_comes_in_while_another_fails_loses_nothing(
     assert sorted(texts(flaky.inner.messages)) == sorted(remembered(memory)) == ["1", "2", "First", "Second"]
 
 
-@pytest.mark.parametrize("forget", [MemoryManager.erase, MemoryManager.clear_session])
-def test_what_was_erased_meanwhile_is_not_written_any_more(memory: MemoryManager, forget: Any) -> None:
+def erase_elsewhere(memory: MemoryManager) -> None:
+    with MemoryManager("user:ann", data_dir=memory.options["data_dir"]) as worker:
+        worker.erase()
+
+
+def delete_memories(memory: MemoryManager) -> None:
+    memory.long_term.delete([hit.id for hit in memory.long_term.search("PIN", distinct=False)])
+
+
+@pytest.mark.parametrize("forget", [MemoryManager.erase, MemoryManager.clear_session, erase_elsewhere, delete_memories])
+@pytest.mark.parametrize("writes", [0, 1])
+def test_what_was_erased_meanwhile_is_not_written_any_more(memory: MemoryManager, forget: Any, writes: int) -> None:
     flaky = Flaky(InMemoryChatMessageHistory())
-    flaky.writes = 0
+    flaky.writes = writes
     with pytest.raises(StoreError):
-        history_of(memory, backing=flaky).add_messages([HumanMessage("My PIN is 1234"), AIMessage("I see")])
+        history_of(memory, backing=flaky).add_messages([HumanMessage("My PIN is 1234"), AIMessage("I see your PIN")])
     forget(memory)
     flaky.writes = None
     history_of(memory, backing=flaky).add_user_message("Hello")
-    assert texts(flaky.messages) == texts(history_of(memory, backing=flaky).messages) == ["Hello"]
+    assert texts(flaky.messages) == ["My PIN is 1234", "Hello"][1 - writes :]
+    assert texts(history_of(memory, backing=flaky).messages)[-1] == "Hello"
+
+
+def test_what_managing_deleted_meanwhile_is_written_all_the_same(memory: MemoryManager) -> None:
+    """It is gone from what a model sees, not from what keeps the whole conversation."""
+    flaky = Flaky(InMemoryChatMessageHistory())
+    flaky.writes = 0
+    history = history_of(memory, backing=flaky)
+    with pytest.raises(StoreError):
+        history.add_messages([HumanMessage("Hello"), AIMessage("Hi"), HumanMessage("Where is the key?")])
+    memory.apply(ManagementPlan(tuple(Delete(entry.id) for entry in memory.short_term.entries[:2])))
+    flaky.writes = None
+    assert texts(history.messages) == ["Where is the key?"]
+    assert texts(flaky.messages) == ["Hello", "Hi", "Where is the key?"]
 
 
 def test_a_backing_that_cannot_be_read_says_so_before_the_model_is_asked(memory: MemoryManager) -> None:

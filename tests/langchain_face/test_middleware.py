@@ -683,6 +683,20 @@ def test_p21_two_users_in_one_thread_are_a_mistake_that_says_so(memory: MemoryMa
     assert memories(memory, "bob") == ["user: Hi.", "assistant: Noted."]
 
 
+def test_p21_two_users_in_one_thread_are_a_mistake_after_a_restart_too(open_memory: OpenMemory) -> None:
+    first, model, threads = open_memory(), Scripted(), InMemorySaver()
+    ask(agent_of(first, model, checkpointer=threads), "My PIN is 4711.", user="ann", thread="monday")
+    first.close()
+    memory = open_memory()
+    agent = agent_of(memory, model, checkpointer=threads)
+    with pytest.raises(ScopeError, match="threads of their own"):
+        ask(agent, "Hi.", user="bob", thread="monday")
+    assert memories(memory, "bob") == []
+    assert len(model.seen) == 1
+    ask(agent, "Hi again.", user="bob", thread="tuesday")
+    assert memories(memory, "bob") == ["user: Hi again.", "assistant: Noted."]
+
+
 @pytest.mark.parametrize("component", [MemoryMiddleware, memory_tools])
 def test_what_is_no_memory_says_so_at_once(component: Any) -> None:
     with pytest.raises(TypeError, match="expected a MemoryManager"):

@@ -181,6 +181,19 @@ def test_a_fact_is_replaced_and_forgotten(memory: MemoryManager, run: Run) -> No
     assert told.content == "There is no fact 'city'. Known are: none."
 
 
+def test_of_many_facts_those_that_are_most_like_the_one_that_is_none_are_named(memory: MemoryManager) -> None:
+    """The rest would take the room of what a model is to read."""
+    ann = memory.for_scope("user:ann")
+    for number in range(60):
+        ann.set_fact(f"{number}_ships_seen", number)
+    ann.set_fact("home_city", "Oslo")
+    ann.set_fact("no model can name it " * 100, True)
+    (told,) = by_node(memory, ("forget_fact", {"key": "city"}))
+    assert told.content.startswith("There is no fact 'city'. Known are: home_city, ")
+    assert told.content.endswith(", 42 others.")
+    assert len(told.content) < 500
+
+
 @settings(max_examples=25)
 @given(key=nasty_text.filter(bool), value=st.one_of(nasty_text, st.booleans(), st.integers(-(2**40), 2**40)))
 def test_any_key_and_value(shared: MemoryManager, key: str, value: Any) -> None:

@@ -37,6 +37,7 @@ from memory_integrations import (
 )
 from memory_integrations.langchain import ShortTermChatMessageHistory
 from memory_integrations.llama_index import ManagedChatMemory
+from memory_integrations.llama_index.messages import RememberedMessage
 from memory_integrations.qdrant_edge import QdrantEdgeClient
 from memory_integrations.testing import StandInLLM
 
@@ -110,6 +111,40 @@ def test_the_same_text_put_twice_is_two_messages(opened: Open) -> None:
     assert memory.memory.long_term.count() == 6
     memory.set(memory.get_all())
     assert memory.memory.long_term.count() == 6
+
+
+@given(said=st.lists(st.sampled_from(["Next?", "Done."]), max_size=6), data=st.data())
+def test_whatever_history_is_set_is_the_conversation(
+    shared: MemoryManager, said: list[str], data: st.DataObject
+) -> None:
+    """Messages as the memory gave them out, copies of them, and new ones that say the same, in any order."""
+    scope = fresh_scope().with_session("s")
+    memory = ManagedChatMemory(shared, scope)
+    memory.put_messages([ChatMessage(text) for text in said])
+    plain = [ChatMessage(text) for text in ("Next?", "Done.")]
+    history = data.draw(st.lists(st.sampled_from([*memory.get_all(), *plain]), max_size=10))
+    stored = {message.id for message in shared.for_scope(scope).long_term.messages()}
+    memory.set(history)
+    back = memory.get_all()
+    assert [message.content for message in back] == [message.content for message in history]
+    told = [message._of and message._of.id for message in history if isinstance(message, RememberedMessage)]
+    ids = [message._of and message._of.id for message in back]
+    assert set(told) <= set(ids)
+    assert {message.id for message in shared.for_scope(scope).long_term.messages()} == stored.union(ids)
+
+
+def test_an_exchange_after_the_latest_ones_is_new_though_it_says_the_same(opened: Open) -> None:
+    memory = ManagedChatMemory(opened())
+    exchange = [ChatMessage("Next question?"), ChatMessage("Done.", role="assistant")]
+    memory.put_messages([*exchange, *exchange])
+    window = memory.get_all()[-2:]
+    memory.set([*window, *exchange])
+    assert memory.get_all() == [*exchange, *exchange]
+    assert memory.memory.long_term.count() == 6
+    memory.set([*memory.get_all()[-2:], exchange[0]])
+    assert memory.get_all() == [*exchange, exchange[0]]
+    assert memory.get()[-1].blocks[-1] == exchange[0].blocks[0]  # the model is asked it
+    assert memory.memory.long_term.count() == 7
 
 
 def test_set_makes_the_conversation_what_is_given(opened: Open) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -61,6 +62,23 @@ def test_no_message_stands_for_two(texts: list[str], more: list[str]) -> None:
     made, _ = conversation(texts)
     found = ids(made, told(more))
     assert None not in found
+    assert len(set(found)) == len(found)
+
+
+@given(texts=st.lists(st.sampled_from("ab"), min_size=1, max_size=8), more=texts, data=st.data())
+def test_what_follows_the_end_is_new_where_one_message_has_its_id(
+    texts: list[str], more: list[str], data: st.DataObject
+) -> None:
+    """However short the end is that is told, and however often the same was said before."""
+    made, known = conversation(texts)
+    begin = data.draw(st.integers(0, len(texts) - 1))
+    with_id = data.draw(st.sets(st.integers(begin, len(texts) - 1), min_size=1))
+    messages = [
+        replace(message, id=known[i] if i in with_id else None) for i, message in enumerate(told([*texts, *more]))
+    ]
+    found = ids(made, messages[begin:])
+    assert found[: len(texts) - begin] == known[begin:]
+    assert not set(found[len(texts) - begin :]) & set(known)
     assert len(set(found)) == len(found)
 
 

@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,19 @@ class Sent:
 )
 def test_p36_tool_calls_are_read_wherever_they_are(message: ChatMessage) -> None:
     assert from_llama_index(message).tool_calls == (ToolCall("a", "look_up", {"x": 1}),)
+
+
+@pytest.mark.parametrize("junk", [7, "junk", {"a": 1}, [5, None, "x", {}], True])
+def test_what_is_no_tool_call_asks_for_nothing(junk: Any) -> None:
+    call = ToolCallBlock(tool_call_id="a", tool_name="look_up", tool_kwargs={})
+    message = ChatMessage("Hello", role="assistant", additional_kwargs={"tool_calls": junk})
+    read = from_llama_index(message)
+    assert read.tool_calls == ()
+    assert to_llama_index(read) == message
+    message.blocks.append(call)
+    read = from_llama_index(message)
+    assert [call.id for call in read.tool_calls] == ["a"]
+    assert to_llama_index(replace(read, tool_calls=())).content == "Hello"
 
 
 def test_p36_a_result_names_its_call() -> None:

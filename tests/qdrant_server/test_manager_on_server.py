@@ -26,10 +26,13 @@ from strategies import Clock, time_limit
 
 from memory_integrations import (
     EmbeddingMismatchError,
+    ManagementPlan,
     MemoryFilter,
     MemoryManager,
     Message,
     QdrantServer,
+    ScopeError,
+    ShortTermPolicy,
     StoreUnavailableError,
     ToolCall,
 )
@@ -717,34 +720,102 @@ def test_p24_what_another_worker_erased_is_shown_no_longer_than_a_minute(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here, there = (open_memory("user:ann/session:s") for _ in range(2))
+    here.short_term.add("Talk like a pirate.", "system")
     here.follow(TOLD)
     assert "Toto" in shown(here)
     forget(there)
     monkeypatch.setattr(LATER, 0)
-    seen = shown(here)
-    assert "Toto" not in seen
-    assert ("oven" in seen) == (forget is delete_of_toto)
+    if forget is delete_of_toto:
+        assert "Toto" not in shown(here)
+        assert "oven" in shown(here)
+    else:
+        assert "Toto" not in here.get_context().combined
+    assert "Toto" not in " ".join(entry.content for entry in here.short_term.entries)
+    assert here.short_term.entries[0].content == "Talk like a pirate."
     assert here.follow(TOLD) == []  # told again, it brings nothing back
-    assert shown(here) == seen
+    assert "Toto" not in here.get_context().combined
 
 
-def test_what_another_worker_cleared_is_shown_no_longer(
-    qdrant_server: StandIn, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_another_worker_erased_of_many_conversations_is_not_kept_in_mind(
+    open_memory: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workers of one machine share its directory, or a database."""
-    server, clock = server_of(qdrant_server.url, qdrant_server.grpc_port, way), Clock(NOON)
+    here, there = open_memory("user:ann/session:s"), open_memory("user:ann")
+    here.follow(TOLD)
+    there.erase()
+    monkeypatch.setattr(LATER, 0)
+    here.get_context()
+    assert here.short_term.is_blank
+
+
+def test_what_was_cleared_and_is_told_again_stays(open_memory: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its times are those of when it was said first, before it was cleared."""
+    clock = Clock(NOON)
+    here = open_memory("user:ann/session:s", clock=clock)
+    here.follow(TOLD)
+    clock.advance()
+    here.clear_session()
+    clock.advance()
+    here.follow(TOLD)
+    monkeypatch.setattr(LATER, 0)
+    assert "Toto" in here.get_context().combined
+
+
+def test_managing_writes_nothing_down_that_another_worker_erased(
+    qdrant_server: StandIn, way: str, tmp_path: Path
+) -> None:
+    """Also within the minute."""
+    server, policy = server_of(qdrant_server.url, qdrant_server.grpc_port, way), ShortTermPolicy(min_entries=1)
     with (
-        MemoryManager("user:ann/session:s", data_dir=tmp_path, qdrant=server, clock=clock) as here,
-        MemoryManager("user:ann/session:s", data_dir=tmp_path, qdrant=server, clock=clock) as there,
+        MemoryManager("user:ann/session:s", data_dir=tmp_path, qdrant=server, short_term_policy=policy) as here,
+        MemoryManager("user:ann", data_dir=tmp_path, qdrant=server) as there,
     ):
-        here.follow(TOLD)
-        there.clear_session()
-        clock.advance()
-        here.add_turn("Let us talk of cats", "Gladly")
-        monkeypatch.setattr(LATER, 0)
-        seen = here.get_context().combined
-        assert "cats" in seen
-        assert "Toto" not in seen
+        here.add_turn("My name is Annabel. I live in Lisbon.", "Nice to meet you.")
+        rooms = (f"In room {n} of Rua {n * 7} I keep {n} clocks, repaired in {1900 + n} in Lisbon." for n in range(30))
+        here.add_turn(" ".join(rooms), "That is a lot of clocks.")
+        here.add_turn("What is the weather?", "Sunny.")
+        plan = here.manage_short_term(dry_run=True)
+        assert isinstance(plan, ManagementPlan)
+        assert {type(decision).__name__ for decision in plan.decisions} >= {"Promote", "Compress"}
+        there.erase()
+        here.apply(plan)
+        here.manage_short_term()
+        there.features.refresh()
+        assert there.features.keys() == []
+        assert not any(b"Lisbon" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("before", ["a failure", "closing"])
+def test_a_worker_asks_again_what_was_erased_after(
+    open_memory: Open, qdrant_server: StandIn, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = (open_memory("user:ann/session:s") for _ in range(2))
+    here.follow(TOLD)
+    there.erase()
+    monkeypatch.setattr(LATER, 0)
+    if before == "closing":
+        here.close()
+    else:
+        qdrant_server.refuse(Code.UNAVAILABLE, times=10_000)
+        assert "Toto" in here.get_context().combined  # what it has, while the server does not answer
+        qdrant_server.mend()
+    assert "Toto" not in here.get_context().combined
+
+
+def test_a_server_that_does_not_answer_is_asked_once_a_minute_for_all_conversations(
+    open_memory: Open, qdrant_server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = open_memory("user:ann")
+    sessions = [memory.for_scope(f"user:ann/session:{n}") for n in range(3)]
+    for session in sessions:
+        session.add_turn("I like tea", "Noted")
+        session.get_context()
+    qdrant_server.refuse(Code.INTERNAL, times=10_000)  # which is not tried again
+    later = time.monotonic() + 61
+    monkeypatch.setattr("memory_integrations.sessions.time.monotonic", lambda: later)
+    before = len(qdrant_server.asked)
+    for session in sessions * 2:
+        assert "tea" in session.get_context().combined
+    assert len(qdrant_server.asked) - before <= 2  # how its vectors were made, and what was erased
 
 
 def test_a_server_is_asked_once_a_minute_what_was_erased(
@@ -924,6 +995,23 @@ def test_a_wrong_key_is_an_error_of_ours(memory: MemoryManager, qdrant_server: S
     qdrant_server.api_key = "another key than the memory's"
     with pytest.raises(StoreUnavailableError, match="API key"):
         memory.search_long_term("tea")
+
+
+def test_p21_a_thread_in_which_another_user_spoke_raises_on_every_machine(
+    open_memory: Open, qdrant_server: StandIn
+) -> None:
+    said = [Message("user", LONG, id="id-of-a-checkpointer-0"), Message("assistant", "Ok", id="id-of-a-checkpointer-1")]
+    open_memory("user:ann/session:s").follow(said)
+    elsewhere = open_memory("user:bob/session:s")
+    question = Message("user", "Hello", id="id-of-a-checkpointer-2")
+    with pytest.raises(ScopeError, match="threads of their own"):
+        elsewhere.follow([*said, question])
+    assert elsewhere.long_term.count() == 0
+    ann = open_memory("user:ann/session:s")
+    before = len(qdrant_server.asked_for("scroll"))
+    ann.follow([*said, question], unanswered=True)
+    assert len(qdrant_server.asked_for("scroll")) == before
+    assert ann.long_term.count() == 3
 
 
 def test_what_could_not_be_stored_waits(memory: MemoryManager, qdrant_server: StandIn) -> None:
