@@ -284,7 +284,7 @@ class MemoryManager:
             Their ids.
 
         Raises:
-            MessageError: One is empty.
+            MessageError: One is empty, or cannot be stored as it is.
             StoreError: They could not be written; nothing was added.
         """
         now = self._open.clock()
