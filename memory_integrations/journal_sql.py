@@ -121,17 +121,19 @@ class SqlJournal:
         return self._url.set(query=told).render_as_string(hide_password=True)
 
     def exists(self) -> bool:
-        """Whether its tables are there. Nothing is made.
+        """Whether its tables are there. Nothing is made, but for a table that is missing beside others.
 
         Raises:
             StoreUnavailableError: The database does not answer, or refuses.
         """
         if not self._is_there:
             with self._alone(), self._asking():
-                is_there = self._has_file() and self._has_tables()
-            if is_there and self._is_sqlite:
+                there = self._tables() if self._has_file() else []
+            if any(there) and not all(there):  # an earlier version made fewer
+                self._create()
+            if any(there) and self._is_sqlite:
                 self._finish_sweeping()
-            self._is_there = is_there
+            self._is_there = any(there)
         return self._is_there
 
     def open(self, scope: MemoryScope, on_event: OnEvent, on_reset: OnReset) -> SqlScopeJournal:
@@ -238,7 +240,8 @@ class SqlJournal:
             StoreUnavailableError: The database does not answer, or refuses; nothing was written, unless the message
                 says otherwise.
         """
-        self._make()
+        if not self.exists():
+            self._create()
         with self._alone(), self._asking(), self._connected().connect() as database:
             if self._is_sqlite:  # a file has one writer, and its lock is taken at once
                 database.exec_driver_sql("BEGIN IMMEDIATE")
@@ -299,14 +302,13 @@ class SqlJournal:
     def _has_file(self) -> bool:
         return not self._is_sqlite or Path(self._url.database or "").exists()
 
-    def _has_tables(self) -> bool:
+    def _tables(self) -> list[bool]:
+        """Which of its tables are there."""
         inspected = sql.inspect(self._connected())
-        return all(inspected.has_table(name) for metadata in self._metadata for name in metadata.tables)
+        return [inspected.has_table(name) for metadata in self._metadata for name in metadata.tables]
 
-    def _make(self) -> None:
-        """Make the tables where they are missing."""
-        if self.exists():
-            return
+    def _create(self) -> None:
+        """Make the tables that are missing."""
         with self._alone(), self._asking():
             if self._is_sqlite:
                 with suppress(OSError):  # what cannot be made here cannot be opened either, and then it is said

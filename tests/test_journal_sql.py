@@ -530,6 +530,19 @@ def test_p24_facts_whose_scope_lost_its_row_are_shown_no_more(url: str, journal:
     assert reader.refreshed() == []
 
 
+def test_a_table_that_is_missing_hides_nothing(tmp_path: Path, clock: Clock) -> None:
+    """An earlier version made fewer tables."""
+    place = tmp_path / "facts.db"
+    with contextlib.closing(SqlJournal(f"sqlite:///{place}", clock)) as journal:
+        Reader(journal).append("one")
+    with contextlib.closing(sqlite3.connect(place)) as database:
+        database.execute("DROP TABLE memory_journal_unswept")
+    with contextlib.closing(SqlJournal(f"sqlite:///{place}", clock)) as journal:
+        reader = Reader(journal)
+        assert reader.values == ["one"]
+        assert reader.journal.erase() == 1
+
+
 def test_p24_nothing_erased_is_left_in_a_table(url: str, journal: SqlJournal) -> None:
     reader, other = Reader(journal), Reader(journal, BOB)
     reader.append("secret")
