@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 try:
     import sqlalchemy as sql
@@ -300,7 +301,7 @@ class SqlJournal:
         return _sqlite if self._is_sqlite else nullcontext()
 
     def _has_file(self) -> bool:
-        return not self._is_sqlite or Path(self._url.database or "").exists()
+        return not self._is_sqlite or _file_of(self._url).exists()
 
     def _tables(self) -> list[bool]:
         """Which of its tables are there."""
@@ -312,7 +313,7 @@ class SqlJournal:
         with self._alone(), self._asking():
             if self._is_sqlite:
                 with suppress(OSError):  # what cannot be made here cannot be opened either, and then it is said
-                    Path(self._url.database or "").touch(mode=0o600)  # SQLite itself lets everybody read it
+                    _file_of(self._url).touch(mode=0o600)  # SQLite itself lets everybody read it
             with self._connected().connect() as database:
                 if self._is_sqlite:
                     database.exec_driver_sql("BEGIN IMMEDIATE")
@@ -643,6 +644,12 @@ def _checked(url: str) -> sql.URL:
 
 
 _EXPECTED = "Expected postgresql://user:password@host/database, or sqlite:///file.db."
+
+
+def _file_of(url: sql.URL) -> Path:
+    """SQLite's file, which a URI may name."""
+    name = url.database or ""
+    return Path(unquote(urlsplit(name).path) if name.startswith("file:") else name)
 
 
 def _engine(url: sql.URL) -> sql.Engine:

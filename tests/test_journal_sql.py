@@ -530,6 +530,20 @@ def test_p24_facts_whose_scope_lost_its_row_are_shown_no_more(url: str, journal:
     assert reader.refreshed() == []
 
 
+@pytest.mark.parametrize("name", ["{}/facts.db", "//{}/facts.db", "facts.db", "an%20old.db"])
+def test_a_file_may_be_named_by_a_uri(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = f"sqlite:///file:{name.format(tmp_path)}?mode=rwc&uri=true"
+    for city in ("Oslo", "Lisbon"):
+        with MemoryManager("user:ann", journal_url=url, data_dir=tmp_path / "data") as memory:
+            memory.set_fact(city, True)
+    with MemoryManager("user:ann", journal_url=url, data_dir=tmp_path / "data") as memory:
+        assert memory.features.keys() == ["Oslo", "Lisbon"]
+    [file] = tmp_path.glob("*.db*")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in tmp_path.iterdir()} == {file.name}
+
+
 def test_a_table_that_is_missing_hides_nothing(tmp_path: Path, clock: Clock) -> None:
     """An earlier version made fewer tables."""
     place = tmp_path / "facts.db"
