@@ -8,9 +8,8 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from weakref import WeakValueDictionary
 
@@ -22,6 +21,7 @@ from memory_integrations.layout import (
     DENSE,
     SPARSE,
     day_of,
+    id_of,
     key_of,
     line,
     metadata_of,
@@ -49,8 +49,8 @@ _ROWS_KEPT, _TABLES_KEPT = 250_000, 2_000
 _LOOKS_AGAIN_AFTER, _LOOKS_AGAIN_EMBEDDED_AFTER = 60.0, 1.0
 """Seconds after which an open memory asks a server, or the embedded engine, again how the collection's vectors were
 made. The latter takes a fifth of a millisecond."""
-_CLOCKS_DIFFER = 3600.0
-"""Seconds by which the clocks of machines that share a server may differ; beyond that, all of a scope is read anew."""
+_CLOCKS_DIFFER = 60e9
+"""Nanoseconds by which the clocks of machines may differ that share a server; beyond, all of a scope is read anew."""
 _SERVER_INDEXES = {
     "metadata.session_id": "keyword",
     "metadata.message_id": "keyword",
@@ -58,6 +58,7 @@ _SERVER_INDEXES = {
     "metadata.name": "keyword",
     "metadata.kind": "keyword",
     "metadata.piece": "integer",
+    "metadata.order": "integer",
 }
 """What else filters ask about: a server in strict mode, as Qdrant Cloud has them, refuses a filter without an index."""
 
@@ -134,8 +135,8 @@ class MemoryCollection:
                     found = self._make_client()
                     with asking():
                         self._open_collection(found)
-                    self._opened_by, self._client = os.getpid(), found
                     self.is_shared = not is_embedded(found)
+                    self._opened_by, self._client = os.getpid(), found
         elif time.monotonic() > self._look_again_at:
             self._look_again(found)
         return found
@@ -267,17 +268,23 @@ class MemoryCollection:
                 self._count_in(tag, len(table) - before)
 
     def catch_up(self, tag: str) -> None:
-        """Read what others wrote to a scope since its table was read; all of it, where that does not simply follow."""
+        """Add to a scope's table what others wrote since it was read."""
         from qdrant_client import models
 
         with self.lock:
             table = self.table(tag)
-            lately = datetime.fromtimestamp(max(table.latest / 1e9 - _CLOCKS_DIFFER, 0), UTC)
-            recent = models.FieldCondition(key="metadata.created_at", range=models.DatetimeRange(gte=lately))
-            self.note(
-                tag, in_order(point for point in self.scroll(tagged([tag], recent)) if key_of(point.id) not in table)
-            )
-            if not table.is_in_order:
+            lately = models.Range(gte=table.latest - _CLOCKS_DIFFER)
+            recent = self.scroll(tagged([tag], models.FieldCondition(key="metadata.order", range=lately)))
+            self.note(tag, in_order(point for point in recent if key_of(point.id) not in table))
+
+    def tags_of(self, points: Iterable[int]) -> set[str]:
+        """The scopes that points are in."""
+        return {str(metadata_of(point).get("scope")) for point in self.retrieve(map(id_of, points))}
+
+    def miss(self, tags: Iterable[str], points: Collection[int]) -> None:
+        """Drop the tables of those scopes that have points which are not there any more: others deleted them."""
+        for tag in tags:
+            if not self.table(tag).row_of.keys().isdisjoint(points):
                 self.forget(tag)
 
     def forget(self, tag: str) -> None:

@@ -474,7 +474,10 @@ class FeatureMemory:
         self._own.journal.refresh()
         while (event := self._own.change(change)) is not None:
             undo = self._own.journal.append("undo", {"of": event.number})
-            if self._own.undone_by(event.number) == undo.number:  # else somebody else took it back meanwhile
+            taken_back_by = self._own.undone_by(event.number)
+            if taken_back_by is None:  # it was erased meanwhile
+                return None
+            if taken_back_by == undo.number:  # else somebody else took it back meanwhile
                 key: str = event.data["key"]
                 return key
         return None

@@ -21,12 +21,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 try:
     import sqlalchemy as sql
     from sqlalchemy.dialects import postgresql, sqlite
     from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+    from sqlalchemy.util import asbool
 except ModuleNotFoundError as error:
     raise ImportError(
         f"journal_url needs {error.name}, which is not installed: pip install 'memory-integrations[postgres]'"
@@ -301,11 +302,27 @@ class SqlJournal:
         return _sqlite if self._is_sqlite else nullcontext()
 
     def _has_file(self) -> bool:
-        return not self._is_sqlite or _file_of(self._url).exists()
+        """Whether there is a file to read; where its directory is missing, or shut, that is not known."""
+        if not self._is_sqlite:
+            return True
+        file = _file_of(self._url)
+        try:
+            file.parent.stat()
+            return file.exists()
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"The database {self.place} cannot be used ({error.strerror}). Nothing was written by this call. See "
+                "that its directory is there, and may be read."
+            ) from error
 
     def _tables(self) -> list[bool]:
         """Which of its tables are there."""
         inspected = sql.inspect(self._connected())
+        if inspected.default_schema_name is None:
+            raise StoreUnavailableError(
+                f"The database {self.place} has no schema that this user may use, where tables could be. Grant USAGE "
+                "on one, or name one in the search_path."
+            )
         return [inspected.has_table(name) for metadata in self._metadata for name in metadata.tables]
 
     def _create(self) -> None:
@@ -623,8 +640,8 @@ def _one_line(error: object) -> str:
 
 def _checked(url: str) -> sql.URL:
     try:
-        url.encode()  # a lone surrogate is no Unicode
         made = sql.make_url(url)
+        made.render_as_string(hide_password=False).encode()  # a lone surrogate is no Unicode
         backend = made.get_backend_name()
     except (ArgumentError, SQLAlchemyError, ValueError) as error:
         raise StoreUnavailableError(
@@ -633,7 +650,10 @@ def _checked(url: str) -> sql.URL:
     if backend not in _INSERT or (backend == "sqlite" and made.database in (None, "", ":memory:")):
         raise StoreUnavailableError(f"journal_url of {made.drivername}. {_EXPECTED}")
     try:
-        made.get_dialect()().create_connect_args(made)
+        dialect = made.get_dialect()
+        if dialect.is_async:
+            raise ValueError("it is for event loops alone")
+        dialect().create_connect_args(made)
     except (ArgumentError, ValueError) as error:
         raise StoreUnavailableError(
             f"journal_url of {made.drivername}: its parameters cannot be used ({_one_line(error)}). {_EXPECTED}"
@@ -649,7 +669,10 @@ _EXPECTED = "Expected postgresql://user:password@host/database, or sqlite:///fil
 def _file_of(url: sql.URL) -> Path:
     """SQLite's file, which a URI may name."""
     name = url.database or ""
-    return Path(unquote(urlsplit(name).path) if name.startswith("file:") else name)
+    if not (name.startswith("file:") and asbool(url.query.get("uri", False))):
+        return Path(name)
+    path = unquote(name.removeprefix("file:"))
+    return Path("/" + path[2:].partition("/")[2] if path.startswith("//") else path)
 
 
 def _engine(url: sql.URL) -> sql.Engine:
@@ -676,8 +699,8 @@ def _engine(url: sql.URL) -> sql.Engine:
                 connection.close()
                 raise StoreUnavailableError(
                     f"journal_url: the database {url.database!r} cannot keep every text, since its encoding is "
-                    f"{encoding}. Nothing was made in it. Create one with CREATE DATABASE ... ENCODING 'UTF8' "
-                    "TEMPLATE template0, and name that."
+                    f"{encoding}. Create one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and name "
+                    "that; pg_dump and psql bring over what this one has."
                 )
 
         return engine

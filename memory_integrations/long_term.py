@@ -394,9 +394,9 @@ class LongTermMemory:
         hits, now = _Hits(limit, distinct), self._clock()
         for batch in batched(ranked, limit):
             stored = self._collection.retrieve(id_of(found.point) for found in batch)
-            if len(stored) < len(batch):  # somebody else deleted some: the next search reads what is left
-                for tag in tags:
-                    self._collection.forget(tag)
+            if len(stored) < len(batch):
+                there = {key_of(point.id) for point in stored}
+                self._collection.miss(tags, [found.point for found in batch if found.point not in there])
             points = {
                 key_of(point.id): point
                 for point in stored
@@ -601,15 +601,18 @@ class LongTermMemory:
         from memory_integrations.ranking import named_speakers, rank, without_speakers
 
         collection = self._collection
+        vectors: dict[str, list[float]] = {}
         for read in (collection.catch_up, collection.forget, None):
             tables = list(map(collection.table, tags))
             speakers = [name for table in tables for name in table.speakers]
             # A speaker's bonus stands for the name, which as a word would match half of what was said.
             question = without_relative_times(without_speakers(query, named_speakers(query, speakers)))
-            sparse, dense = self._candidates(question, tags, conditions, tables)
-            if read is None or not {*sparse, *dense}.difference(*(table.row_of for table in tables)):
+            sparse, dense = self._candidates(question, tags, conditions, tables, vectors)
+            unknown = {*sparse, *dense}.difference(*(table.row_of for table in tables))
+            if read is None or not unknown:
                 break
-            for tag in tags:  # somebody else wrote since: what is new is read, or where that is not enough, all
+            # Somebody else wrote since: what is new is read, or where that is not enough, all.
+            for tag in collection.tags_of(unknown):
                 read(tag)
         for key in hidden:  # here, since the engine takes longer for such a condition than for all the rest
             sparse.pop(key, None)
@@ -624,9 +627,14 @@ class LongTermMemory:
         return sorted(ranked, key=lambda found: -found.score)[:limit]
 
     def _candidates(
-        self, question: str, tags: list[str], conditions: list[models.Condition], tables: list[Conversations]
+        self,
+        question: str,
+        tags: list[str],
+        conditions: list[models.Condition],
+        tables: list[Conversations],
+        vectors: dict[str, list[float]],
     ) -> tuple[dict[int, float], dict[int, float]]:
-        """BM25 scores and cosines of the candidates, by the keys of points."""
+        """BM25 scores and cosines of the candidates, by the keys of points; see :meth:`_embed`."""
         from qdrant_client import models
 
         collection = self._collection
@@ -642,17 +650,25 @@ class LongTermMemory:
                     limit=limit,
                     params=within_corpus(tuple(tags)),
                 ),
-                request(query=self._embed(question, tables), using=DENSE, filter=wanted, limit=limit),
+                request(query=self._embed(question, tables, vectors), using=DENSE, filter=wanted, limit=limit),
             ],
         )
         return sparse, dense
 
-    def _embed(self, question: str, tables: list[Conversations]) -> list[float]:
-        """The question's vector; where the embedding can, its words weigh by how rare they are in what is searched."""
+    def _embed(self, question: str, tables: list[Conversations], vectors: dict[str, list[float]]) -> list[float]:
+        """The question's vector; where the embedding can, its words weigh by how rare they are in what is searched.
+
+        Args:
+            question: The question.
+            tables: What is searched.
+            vectors: Those of this search, where they do not depend on the tables: an embedding may be paid for.
+        """
         weighted = getattr(self._collection.dense, "embed_weighted", None)
         if weighted is None:
-            with embedding():
-                return self._collection.dense.embed_query(question)
+            if question not in vectors:
+                with embedding():
+                    vectors[question] = self._collection.dense.embed_query(question)
+            return vectors[question]
         from memory_integrations.ranking import rarity
 
         messages = sum(len(table) for table in tables)

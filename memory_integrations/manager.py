@@ -36,7 +36,7 @@ from memory_integrations.errors import (
 )
 from memory_integrations.features import FeatureMemory, Json
 from memory_integrations.layout import MemoryHit
-from memory_integrations.long_term import REMEMBERED_ROLES, LongTermMemory
+from memory_integrations.long_term import LongTermMemory
 from memory_integrations.managing import Managing, turns_ended
 from memory_integrations.messages import Message
 from memory_integrations.migration import (
@@ -563,7 +563,7 @@ class MemoryManager:
             What was done, or with ``dry_run`` what would be.
 
         Raises:
-            StoreError: A fact or an original could not be written.
+            StoreError: A fact or an original could not be written, or a server not be asked what others erased.
         """
         plan = self._managing().plan()
         return plan if dry_run else self.apply(plan)
@@ -1028,11 +1028,15 @@ class MemoryManager:
         if not self._open.memories.is_shared or not (entries := conversation.entries):
             return
         said = [entry.original or entry.message for entry in entries]
-        gone = {message.id for message in _deleted(said, self._recorded(said))}
+        recorded = self._recorded(said)
+        gone = {message.id or "" for message in _deleted(said, recorded)}
+        asked = next((place for place, entry in enumerate(entries) if entry.role == "user"), len(entries))
         with conversation.held():
-            for entry in entries:
-                is_kept = entry.pinned or entry.role == "system" or entry.id not in gone
-                if not is_kept and conversation.get(entry.id) is entry:  # else it was said anew meanwhile
+            for place, entry in enumerate(entries):
+                is_own = entry.pinned or entry.role == "system" or place < asked  # it goes with no question
+                if entry.id not in gone or (is_own and entry.id not in recorded):
+                    continue
+                if conversation.get(entry.id) is entry:  # else it was said anew meanwhile
                     conversation.delete(entry.id)
             if gone and not len(conversation):  # as where it is erased here: nothing is known of it any more
                 conversation.clear()
@@ -1056,10 +1060,11 @@ class MemoryManager:
         """
         try:
             recorded = self._recorded(messages)
-            if goes_on and self._open.memories.is_open:
-                self._expect_no_others(messages, recorded)
         except StoreError:  # a store that cannot be read cannot be written either, which is said when they are stored
             return messages
+        if goes_on and self._open.memories.is_open:
+            with suppress(StoreError):  # as above
+                self._expect_no_others(messages, recorded)
         said_at = [recorded.get(message.id or "", message.created_at) for message in messages]
         return [replace(m, created_at=at) for m, at in zip(messages, said_at, strict=True) if at is not None]
 
@@ -1069,7 +1074,7 @@ class MemoryManager:
         unknown = [
             message
             for message in messages[:latest]
-            if message.role in REMEMBERED_ROLES and message.text.strip() and message.id not in recorded
+            if message.role == "user" and message.text.strip() and message.id not in recorded
         ]
         self._open.sessions.claim(self.scope, unknown, lambda: self.long_term.users_of(unknown))
 

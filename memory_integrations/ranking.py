@@ -8,6 +8,7 @@ message. Tuned on five public conversations (LoCoMo) by leave-one-out; `tests/be
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,11 +73,9 @@ class Conversations:
         """In how many messages a term of the sparse encoder occurs."""
         self._sessions: dict[str, int] = {}
         self._last_in_session: list[int] = []
-        self._order_in_session: list[float] = []
+        self._orders = array("d")
         self.latest = 0.0
         """The highest order of a message."""
-        self.is_in_order = True
-        """Whether none came after another of its session that was said later; else the table is to be made anew."""
         self._size = 0
         self._first_year, self._last_year = 10_000, 0
         self._columns = np.zeros((_DAY + 1, 16), dtype=np.int32)  # most users say little
@@ -102,7 +101,7 @@ class Conversations:
         terms: Iterable[int] = (),
         order: float = 0,
     ) -> None:
-        """Add a message after all others of its session; one that is known already stays where it is.
+        """Add a message in its place in its session; one that is known already stays where it is.
 
         Args:
             point: Its point.
@@ -111,7 +110,7 @@ class Conversations:
             text: What was said.
             day: When, as a proleptic ordinal (``date.toordinal``).
             terms: Its terms, by the sparse encoder's numbers, each once.
-            order: A number that is higher for what was said later.
+            order: A number that is higher for what was said later; among equals the last comes last.
         """
         if point in self.row_of:
             return
@@ -122,16 +121,17 @@ class Conversations:
         number = self._sessions.setdefault(key, len(self._sessions))
         if number == len(self._last_in_session):
             self._last_in_session.append(-1)
-            self._order_in_session.append(order)
-        self.is_in_order &= order >= self._order_in_session[number]
-        self._order_in_session[number] = order
+        self._orders.append(order)
+        order = self._orders[row]  # rounded as all others, of which some are a nanosecond apart
         self.latest = max(self.latest, order)
-        before = self._last_in_session[number]
+        before, after = self._last_in_session[number], -1
+        while before >= 0 and self._orders[before] > order:  # somebody else said it before what is known
+            before, after = int(self._columns[_BEFORE, before]), before
         asks = "?" in text or "？" in text
         self._columns[:, row] = (
             number,
             before,
-            -1,
+            after,
             self.speakers.setdefault(speaker.lower(), len(self.speakers)),
             asks,
             asks and _ends_asking(text),
@@ -139,7 +139,10 @@ class Conversations:
         )
         if before >= 0:
             self._columns[_AFTER, before] = row
-        self._last_in_session[number] = row
+        if after >= 0:
+            self._columns[_BEFORE, after] = row
+        else:
+            self._last_in_session[number] = row
         self.row_of[point] = row
         self.points.append(point)
         if day > 0:

@@ -179,7 +179,8 @@ class Sessions:
         names = {
             message.id: (scope.session_id, message.id, hash(message.text))
             for message in messages
-            if message.id and len(message.id) >= _UNIQUE  # "1" is everybody's
+            # "1" is everybody's, and so may an application's greeting be.
+            if message.role == "user" and message.id and len(message.id) >= _UNIQUE
         }
         asked: Mapping[str, str] = {}
         while True:

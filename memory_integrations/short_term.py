@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -471,13 +471,13 @@ class ShortTermMemory:
         return replace(entry, message=message, tokens=self._count(message), original=entry.message)
 
     def _count(self, message: Message) -> int:
-        count, content = self.counter.count, message.content
+        count, content, calls = self.counter.count, message.content, message.tool_calls
+        if calls and not isinstance(content, str):  # providers may repeat calls there
+            ids = [call.id for call in calls]
+            content = [block for block in content if not _is_call(block, ids)]
         tokens = self.counter.count_content(content)
-        blocks = [] if isinstance(content, str) else [block for block in content if isinstance(block, Mapping)]
-        counted = [block.get("call_id") or block.get("id") for block in blocks]  # providers may repeat calls there
-        for call in message.tool_calls:
-            if call.id not in counted:
-                tokens += count(call.name) + count(json.dumps(dict(call.arguments), ensure_ascii=False, default=str))
+        for call in calls:
+            tokens += count(call.name) + count(json.dumps(dict(call.arguments), ensure_ascii=False, default=str))
         return tokens
 
     def _put(self, entry: Entry) -> Entry:
@@ -538,6 +538,13 @@ class ShortTermMemory:
         except OverflowError:  # an age that no entry can reach
             return None
         return min((moment for moment in ages if moment >= now), default=None)
+
+
+def _is_call(block: str | Mapping[str, Any], ids: Collection[str]) -> bool:
+    """Whether a content block is the call of one of these ids."""
+    if not isinstance(block, Mapping) or block.get("type") == "text":
+        return False
+    return (block.get("call_id") or block.get("id")) in ids
 
 
 def _says_the_same(message: Message, other: Message) -> bool:

@@ -1165,9 +1165,10 @@ def test_chat_without_a_model_shows_what_one_would_be_given(run: Run, data_dir: 
 
 
 def test_chat_takes_for_a_command_what_is_one(run: Run, data_dir: Path) -> None:
-    said = ["/etc/hosts is broken on my laptop", "/etc/hosts", "/forget it"]
-    ran = run("chat", typed="\n".join([*said, "/contxt"]))
-    assert "/contxt is no command, and was not stored.\n/facts  what is known" in ran.out
+    said = ["/etc/hosts is broken on my laptop", "/etc/hosts"]
+    ran = run("chat", typed="\n".join([*said, "/forget it", "/contxt"]))
+    for command in ("/forget it", "/contxt"):
+        assert f"{command} is no command, and was not stored.\n/facts  what is known" in ran.out
     with memory_of(data_dir) as memory:
         assert [message.content for message in memory.long_term.messages()] == said
 

@@ -122,6 +122,35 @@ def test_two_that_undo_at_once_take_back_two_changes(url: str) -> None:
         journal.close()
 
 
+def test_an_undo_of_what_is_erased_meanwhile_takes_back_nothing_else(url: str) -> None:
+    one, two = SqlJournal(url), SqlJournal(url)
+    ours, others = (FeatureMemory(open_shelves(journal), ANN) for journal in (one, two))
+    ours.set("name", "Ann")
+    ours.set("city", "Paris")
+    now = one.clock
+
+    def meanwhile() -> datetime:
+        one.clock = now
+        others.erase("city")
+        return now()
+
+    one.clock = meanwhile
+    assert ours.undo() is None
+    assert ours.all() == {"name": "Ann"}
+    for journal in (one, two):
+        journal.close()
+
+
+def test_a_schema_that_may_not_be_used_is_no_empty_journal(postgresql: str) -> None:
+    with contextlib.closing(SqlJournal(postgres.new_database(postgresql))) as journal:
+        Reader(journal).append("one")
+        with journal.writing() as database:
+            database.exec_driver_sql("ALTER SCHEMA public RENAME TO elsewhere")
+        journal.close()
+        with pytest.raises(StoreUnavailableError, match="schema"):
+            Reader(journal)
+
+
 def test_many_threads_begin_on_an_empty_database_at_once(url: str) -> None:
     journals = [SqlJournal(url) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
@@ -253,7 +282,7 @@ def test_a_row_that_names_no_scope_is_damage(url: str, journal: SqlJournal, tmp_
 )
 def test_a_database_that_does_not_answer_is_named_without_its_password(url: str) -> None:
     with pytest.raises(StoreUnavailableError) as caught:
-        Reader(SqlJournal(url)).append()
+        Reader(SqlJournal(url))
     assert "hunter2" not in str(caught.value)
     assert "Nothing was written" in str(caught.value)
 
@@ -263,6 +292,7 @@ def test_a_database_that_does_not_answer_is_named_without_its_password(url: str)
     [
         "nonsense", "mysql://x/y", "sqlite://", "sqlite:///:memory:", "", "postgresql://ann:hunter2@host:port/x",
         "sqlite:///q\udcff.db", "sqlite:///q.db?timeout=abc", "sqlite:///q.db?cached_statements=x", "sqlite+x:///q.db",
+        "sqlite+aiosqlite:///q.db", Path("q.db"),
     ],
 )  # fmt: skip
 def test_what_is_no_url_of_ours_is_refused_at_once(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,33 @@ def test_without_any_other_signal_the_order_is_bm25() -> None:
     assert order(NONE, {"c": 0.2, "a": 1.0, "e": 0.5}) == ["a", "e", "c"]
 
 
+@given(st.permutations(range(12)))
+def test_what_was_said_before_what_is_known_takes_its_place(arrived: list[int]) -> None:
+    """Whoever else wrote it: a table is the same in whatever order it is filled."""
+
+    def filled(numbers: list[int]) -> Conversations:
+        made = Conversations()
+        for n in numbers:
+            text = f"Number {n}?" if n % 2 else f"Number {n}"
+            made.add(n, f"s{n % 3}", "Ann", text, DAY, order=n * 1000 + 1_795_960_250_922_852_862)
+        return made
+
+    sparse, weights = {n: 1.0 + n / 7 for n in (1, 4, 6)}, RankingWeights()
+    scores = [
+        {found.point: pytest.approx(found.score) for found in rank(sparse, {}, "x", filled(numbers), weights, 12)}
+        for numbers in (list(range(12)), arrived)
+    ]
+    assert scores[0] == {point: score.expected for point, score in scores[1].items()}
+
+
+def test_what_is_said_in_one_nanosecond_after_the_other_stays_in_order() -> None:
+    near = replace(NONE, near=0.5)
+    said = Conversations()
+    for n in range(100):
+        said.add(n, "s", "Ann", "Tea", DAY, order=1_795_960_250_922_852_862 + n)
+    assert {found.point for found in rank({50: 1.0}, {}, "x", said, near, 9)} == {49, 50, 51}
+
+
 def test_an_answer_inherits_from_the_question_before_it() -> None:
     assert order(replace(NONE, answer=0.5), {"q": 1.0, "b": 0.4}) == ["q", "a", "b"]
 

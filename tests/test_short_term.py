@@ -360,6 +360,15 @@ class TestToolCalls:
         memory.add_message(Message("assistant", [block] if block else "", tool_calls=(call,)))
         assert memory.total_tokens == pytest.approx(counter.count(ARGUMENTS["query"]), abs=25)
 
+    @pytest.mark.parametrize("kind", ["function_call", "text"])
+    def test_p4_a_call_counts_whatever_its_block_is_taken_for(self, counter: TokenCounter, kind: str) -> None:
+        """A long text without spaces in a block counts as the data of an image would."""
+        code = "".join(f"x{n}=f({n});" for n in range(2000))
+        memory, call = ShortTermMemory(counter=counter), ToolCall("c1", "run", {"code": code})
+        block = {"type": kind, "id": "c1", "arguments": json.dumps({"code": code}), "text": ""}
+        memory.add_message(Message("assistant", [block], tool_calls=(call,)))
+        assert memory.total_tokens == pytest.approx(counter.count(code), rel=0.01)
+
     def test_p4_a_call_that_no_block_says_is_counted_beside_the_blocks(self, counter: TokenCounter) -> None:
         told = {"type": "tool_use", "id": "c1", "name": "search", "input": ARGUMENTS}
         memory = ShortTermMemory(counter=counter)

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from memory_integrations.context import Context
 
 _HELP = "/facts  what is known   /context  the last prompt   /forget  this conversation   /quit  or ctrl-D"
-_COMMAND = re.compile(r"/\w+")  # one that is mistyped too; "/etc/hosts is broken" is said
+# Also one that is mistyped or has something behind it; "/etc/hosts is broken" is said.
+_COMMAND = re.compile(r"/\w*|/(?:facts|context|forget|quit)\b.*", re.DOTALL)
 
 
 def chat(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 
 from langchain_core.messages import BaseMessage
@@ -61,18 +61,20 @@ class Writing:
         memory: The memory of the session.
         backing: What the backing is called.
         added: What is to be written besides.
+        remember: Whether long-term memory has it too, which then knows what was erased.
 
     Attributes:
         earlier: What it had, each message under its id.
         missing: What it lacks.
     """
 
-    def __init__(self, memory: MemoryManager, backing: str, added: Sequence[BaseMessage]) -> None:
+    def __init__(self, memory: MemoryManager, backing: str, added: Sequence[BaseMessage], remember: bool) -> None:
         self.earlier: list[BaseMessage] = []
         self.missing: list[BaseMessage] = []
         self._backing = backing
         self._planned = False
-        self._memory, self._still_there = memory.short_term, memory.still_there
+        self._memory = memory.short_term
+        self._still_there: Callable[[Sequence[Message]], Sequence[Message]] = memory.still_there if remember else list
         self._tag = memory.scope.tag
         self._known: _Backed = self._memory.attached.setdefault(_ATTACHED, _Backed())
         with self._known.lock:  # taken, so that no two write the same

@@ -182,7 +182,7 @@ class ShortTermChatMessageHistory(BaseChatMessageHistory):
 
     def _write(self, backing: BaseChatMessageHistory, added: Sequence[BaseMessage] = ()) -> Writing:
         """Write to the backing what is not there yet."""
-        with Writing(self.memory, type(backing).__name__, added) as writing:
+        with Writing(self.memory, type(backing).__name__, added, self.remember) as writing:
             try:
                 writing.plan(backing.messages)
                 if writing.missing:
@@ -195,7 +195,7 @@ class ShortTermChatMessageHistory(BaseChatMessageHistory):
     async def _awrite(self, backing: BaseChatMessageHistory, added: Sequence[BaseMessage] = ()) -> Writing:
         """Async twin of :meth:`_write`."""
         await asyncio.to_thread(lambda: self.memory.short_term)  # which may have to be brought back
-        with Writing(self.memory, type(backing).__name__, added) as writing:
+        with Writing(self.memory, type(backing).__name__, added, self.remember) as writing:
             try:
                 await asyncio.to_thread(writing.plan, await backing.aget_messages())
                 if writing.missing:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -674,7 +675,7 @@ def test_what_another_memory_adds_is_read_alone(
     there.add_turn("I like coffee", "Noted")
     before = len(qdrant_server.asked_for("scroll"))
     assert any("coffee" in text for text in texts(here, "coffee"))
-    assert all("created_at" in str(asked.body) for asked in qdrant_server.asked_for("scroll")[before:])
+    assert all("metadata.order" in str(asked.body) for asked in qdrant_server.asked_for("scroll")[before:])
 
 
 LATER = "memory_integrations.sessions._LOOKS_AGAIN_AFTER"  # seconds; it is asked once a minute
@@ -745,6 +746,34 @@ def test_what_another_worker_erased_of_many_conversations_is_not_kept_in_mind(
     monkeypatch.setattr(LATER, 0)
     here.get_context()
     assert here.short_term.is_blank
+
+
+def test_an_opening_stays_and_a_pinned_message_goes_with_what_was_erased_elsewhere(
+    open_memory: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = (open_memory("user:ann/session:s") for _ in range(2))
+    here.short_term.add("Welcome to our shop!", "assistant")
+    here.follow(TOLD[:1] + TOLD[3:4])
+    here.short_term.pin("m0")
+    there.erase()
+    monkeypatch.setattr(LATER, 0)
+    here.get_context()
+    assert [entry.content for entry in here.short_term.entries] == ["Welcome to our shop!"]
+
+
+def test_p24_what_was_deleted_stays_away_where_the_server_cannot_say_who_else_has_it(
+    open_memory: Open, qdrant_server: StandIn
+) -> None:
+    told = [replace(message, id=f"message-number-{n:020}") for n, message in enumerate(TOLD)]
+    here = open_memory("user:ann/session:s")
+    here.follow(told[1:])
+    here.follow([Message("user", "My PIN is 4711", id="message-number-the-pin"), *told[3:4]], unanswered=True)
+    here.long_term.delete([hit.id for hit in here.search_long_term("PIN", 10) if "PIN" in hit.text])
+    there = open_memory("user:ann/session:s")
+    there.long_term.open()
+    qdrant_server.refuse(Code.UNAVAILABLE, times=20, only="scroll")
+    there.follow([*told[:1], Message("user", "My PIN is 4711", id="message-number-the-pin"), *told[4:5]])
+    assert "PIN" not in there.short_term.get_context().text
 
 
 def test_what_was_cleared_and_is_told_again_stays(open_memory: Open, monkeypatch: pytest.MonkeyPatch) -> None:
