@@ -490,7 +490,7 @@ def test_a_new_collection_is_looked_at_once(qdrant_server: StandIn, server: Qdra
     with memory_on(server, tmp_path) as memory:
         memory.long_term.open()
     assert len(qdrant_server.asked_for("get_collection")) == 1
-    assert len(qdrant_server.asked_for("create_field_index")) == 8
+    assert len(qdrant_server.asked_for("create_field_index")) == 9
 
 
 @pytest.mark.parametrize("operation", ["create_collection", "update_aliases", "get_aliases", "retrieve", "count"])
