@@ -99,7 +99,7 @@ def test_p21_a_thread_in_which_another_user_spoke_raises_in_every_process(
     elsewhere.for_scope("user:bob/session:s2").follow(thread("My PIN is 4711.", "Noted.", "Hello"))
 
 
-@pytest.mark.parametrize("why", ["short ids", "erased", "deleted", "of everybody", "of another text"])
+@pytest.mark.parametrize("why", ["short ids", "erased", "deleted", "of everybody", "of another text", "a greeting"])
 def test_p21_what_is_no_proof_of_another_user_raises_nothing(manager: OpenManager, why: str) -> None:
     said = thread("My PIN is 4711.", "Noted.")
     if why == "short ids":
@@ -110,11 +110,13 @@ def test_p21_what_is_no_proof_of_another_user_raises_nothing(manager: OpenManage
         ann.erase()
     elif why == "deleted":
         ann.long_term.delete([hit.id for hit in ann.search_long_term("My PIN is noted", 9)])
+    elif why == "a greeting":  # which an application shows to everybody, under an id of its own
+        said = said[1:]
     elif why == "of another text":
         said = [replace(message, content=f"Otherwise: {message.text[::-1]}") for message in said]
     bob = manager("user:bob/session:s1")
     bob.follow([*said, Message("user", "Hello", id="id-of-a-checkpointer-9")], unanswered=True)
-    assert len(stored(bob)) == 3
+    assert len(stored(bob)) == len(said) + 1
 
 
 def test_p21_a_users_own_thread_goes_on_without_a_look_through_what_others_said(
