@@ -155,8 +155,9 @@ class MemoryManager:
             )
         if short_term_policy is not None and not isinstance(short_term_policy, ShortTermPolicy):
             raise PolicyError(f"short_term_policy={short_term_policy!r:.80}: expected a ShortTermPolicy, or None.")
+        directory = directory_of(data_dir)
         opened = OpenMemory(
-            directory_of(data_dir),
+            directory,
             short_term_policy or ShortTermPolicy(),
             None if embeddings is None else as_embeddings(embeddings),
             QdrantServer(qdrant) if isinstance(qdrant, str) else qdrant,
@@ -167,7 +168,7 @@ class MemoryManager:
             manage_in_background,
             journal_url,
             _plain_options(
-                data_dir=str(directory_of(data_dir).absolute()), llm_client=llm_client, embeddings=embeddings,
+                data_dir=str(directory.absolute()), llm_client=llm_client, embeddings=embeddings,
                 qdrant=qdrant, journal_url=journal_url, model=model, language=language,
                 manage_in_background=manage_in_background, **({} if clock is utc_now else {"clock": clock}),
             ),

@@ -13,11 +13,14 @@ import postgres
 import pytest
 from fresh import fresh_python
 from hypothesis import HealthCheck, settings
+from qdrant_server.fixtures import localhost, qdrant_server
 from strategies import Clock, FewOpen
 
 from memory_integrations import FeatureMemory, MemoryManager, MemoryScope, TokenCounter
 from memory_integrations.features import open_shelves
 from memory_integrations.journal_files import JsonlJournal
+
+__all__ = ["localhost", "qdrant_server"]
 
 _COMMON = {
     "deadline": None,

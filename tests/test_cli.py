@@ -22,7 +22,6 @@ from typing import Any
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import GenericFakeChatModel
-from qdrant_server.fixtures import localhost, qdrant_server  # noqa: F401
 from qdrant_server.stand_in import StandIn
 
 from memory_integrations import MemoryManager, MemoryScope, Message, StoreCorruptedError
@@ -707,7 +706,7 @@ def test_stats_say_what_is_not_in_files(
     run: Run,
     told: Path,
     tmp_path: Path,
-    qdrant_server: StandIn,  # noqa: F811
+    qdrant_server: StandIn,
 ) -> None:
     pytest.importorskip("sqlalchemy")
     url = ("--journal-url", f"sqlite:///{tmp_path}/journal.db")
